@@ -1,0 +1,178 @@
+"""The papers' small encoders as timm models, beside timm's own.
+
+| name | input | last map | vector before the classifier | source |
+|---|---|---|---|---|
+| `dim_dcgan` | 32x32 | 4x4x256 | fc 1024 | Deep InfoMax A.1, the CIFAR encoder |
+| `dim_alexnet` | 64x64 | 7x7x192 | fc 4096, 4096 | Deep InfoMax A.1, Tiny ImageNet and STL-10 |
+| `resnet18_cifar`, `resnet34_cifar`, `resnet50_cifar` | 32x32 | 4x4 | pooled | He et al. 2016 with the usual 3x3 stride-1 stem |
+
+They keep timm's conventions (`forward_features`, `forward_intermediates`, `forward_head(pre_logits=True)`, `feature_info`,
+`head_hidden_size`), so whatever reads a timm model reads them, and `timm.create_model("dim_dcgan", ...)` makes them.
+"""
+
+from typing import Any
+
+import timm
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+from torch import Tensor, nn
+
+
+def _cfg(size: int, first_conv: str, classifier: str, fixed_input_size: bool) -> dict[str, Any]:
+    return {
+        "url": "",
+        "num_classes": 1000,
+        "input_size": (3, size, size),
+        "fixed_input_size": fixed_input_size,
+        "first_conv": first_conv,
+        "classifier": classifier,
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.5, 0.5, 0.5),
+        "interpolation": "bilinear",
+        "crop_pct": 1.0,
+    }
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        "dim_dcgan": _cfg(32, "conv1.0", "head", fixed_input_size=True),
+        "dim_alexnet": _cfg(64, "conv1.0", "head", fixed_input_size=True),
+        "resnet18_cifar": _cfg(32, "conv1", "fc", fixed_input_size=False),
+        "resnet34_cifar": _cfg(32, "conv1", "fc", fixed_input_size=False),
+        "resnet50_cifar": _cfg(32, "conv1", "fc", fixed_input_size=False),
+    }
+)
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
+    # "ReLU activations and batch norm were used on every hidden layer" (A.1): no bias before a batch norm.
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=1, bias=False)
+    return [conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+
+
+class ConvNet(nn.Module):
+    """Stages of convolutions, then fully connected hidden layers on the flattened last map: Deep InfoMax's two encoders.
+
+    Args:
+        num_classes: outputs of the classifier; 0 leaves the last hidden layer as the output.
+        in_chans: channels of the input.
+        img_size: side of the square input; the flattened last map fixes it.
+        channels: outputs of the stages.
+        hidden_sizes: units of the hidden layers after the last map; a flattened map (no hidden layer) if empty.
+        pooled_stages: None for 4x4 stride-2 convolutions (DCGAN); else the stages, counted from 0, whose 3x3 stride-1
+            convolution is followed by 3x3 stride-2 max-pooling (AlexNet-like).
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        img_size: int | tuple[int, int] = 32,
+        channels: tuple[int, ...] = (64, 128, 256),
+        hidden_sizes: tuple[int, ...] = (1024,),
+        pooled_stages: tuple[int, ...] | None = None,
+    ):
+        super().__init__()
+        self.feature_info: list[dict[str, Any]] = []
+        side = img_size if isinstance(img_size, int) else img_size[0]
+        reduction, inputs = 1, in_chans
+        for index, outputs in enumerate(channels):
+            if pooled_stages is None:
+                layers, scale = _conv(inputs, outputs, kernel=4, stride=2), 2
+                side = side // 2
+            else:
+                layers, scale = _conv(inputs, outputs, kernel=3, stride=1), 1
+                if index in pooled_stages:
+                    layers.append(nn.MaxPool2d(3, 2))
+                    scale, side = 2, (side - 3) // 2 + 1
+            name = f"conv{index + 1}"
+            self.add_module(name, nn.Sequential(*layers))
+            reduction, inputs = reduction * scale, outputs
+            self.feature_info.append({"num_chs": outputs, "reduction": reduction, "module": name})
+        self.num_features = inputs
+        self.hidden_sizes = tuple(hidden_sizes)
+        hidden: list[nn.Module] = [nn.Flatten()]
+        features = inputs * side * side
+        for size in hidden_sizes:
+            hidden += [nn.Linear(features, size, bias=False), nn.BatchNorm1d(size), nn.ReLU(inplace=True)]
+            features = size
+        self.hidden = nn.Sequential(*hidden)
+        self.head_hidden_size = features
+        self.reset_classifier(num_classes)
+
+    def get_classifier(self) -> nn.Module:
+        return self.head
+
+    def reset_classifier(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self.head = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
+
+    def forward_intermediates(self, x: Tensor, **_: Any) -> tuple[Tensor, list[Tensor]]:
+        """The last map, and the maps of all stages (B, C, h, w); timm's options, which choose and norm maps, have no use."""
+        maps = []
+        for info in self.feature_info:
+            x = self.get_submodule(info["module"])(x)
+            maps.append(x)
+        return x, maps
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return self.forward_intermediates(x)[0]
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        x = self.hidden(x)
+        return x if pre_logits else self.head(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+class CIFARResNet(ResNet):
+    """timm's ResNet with the stem for 32x32 images: a 3x3 stride-1 convolution and no max-pooling."""
+
+    def __init__(self, *args: Any, in_chans: int = 3, **kwargs: Any):
+        super().__init__(*args, in_chans=in_chans, **kwargs)
+        self.conv1 = nn.Conv2d(in_chans, self.conv1.out_channels, 3, 1, 1, bias=False)
+        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+        self.maxpool = nn.Identity()
+        for info in self.feature_info:
+            info["reduction"] = max(info["reduction"] // 4, 1)
+
+
+def dim_dcgan(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Deep InfoMax's CIFAR encoder: 64-128-256 4x4 stride-2 convolutions and fc 1024 (A.1, after DCGAN)."""
+    return build_model_with_cfg(ConvNet, "dim_dcgan", pretrained, **kwargs)
+
+
+def dim_alexnet(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Deep InfoMax's encoder of 64x64 images: five convolutions and two fc 4096 (A.1, after AlexNet)."""
+    shape = {
+        "img_size": 64,
+        "channels": (96, 192, 384, 384, 192),
+        "hidden_sizes": (4096, 4096),
+        "pooled_stages": (0, 1, 4),
+    }
+    return build_model_with_cfg(ConvNet, "dim_alexnet", pretrained, **(shape | kwargs))
+
+
+def resnet18_cifar(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ResNet-18 with the stem for 32x32 images."""
+    shape = {"block": BasicBlock, "layers": (2, 2, 2, 2)}
+    return build_model_with_cfg(CIFARResNet, "resnet18_cifar", pretrained, **shape, **kwargs)
+
+
+def resnet34_cifar(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ResNet-34 with the stem for 32x32 images."""
+    shape = {"block": BasicBlock, "layers": (3, 4, 6, 3)}
+    return build_model_with_cfg(CIFARResNet, "resnet34_cifar", pretrained, **shape, **kwargs)
+
+
+def resnet50_cifar(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ResNet-50 with the stem for 32x32 images."""
+    shape = {"block": Bottleneck, "layers": (3, 4, 6, 3)}
+    return build_model_with_cfg(CIFARResNet, "resnet50_cifar", pretrained, **shape, **kwargs)
+
+
+# The file travels with every checkpoint and may be executed a second time; timm warns when a name is registered twice.
+for _entrypoint in (dim_dcgan, dim_alexnet, resnet18_cifar, resnet34_cifar, resnet50_cifar):
+    if not timm.is_model(_entrypoint.__name__):
+        register_model(_entrypoint)

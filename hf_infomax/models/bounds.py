@@ -1,0 +1,119 @@
+"""Bounds: (positive scores, negative scores) -> an estimate that grows with the mutual information I(X; Y).
+
+Pure functions, side by side, with one contract. For an anchor y and a critic T:
+
+    positive (...,)     T(x, y) for x, y of the same image
+    negative (..., K)   T(x', y) for x' of other images; -inf marks a candidate that does not take part
+
+`negative` broadcasts over `positive`'s dimensions: (B, 1, K) against (B, L) says that the L positives of an anchor share its K
+negatives, and nothing is expanded to (B, L, K). All arithmetic is float32 whatever arrives. Every function averages over anchors
+and returns a scalar to be maximised; what is minimised is its negative.
+
+| function | one log ... | in nats | at most | with few negatives |
+|---|---|---|---|---|
+| `infonce` | per positive | lower bound of I(X; Y) | log(K + 1) | loses accuracy (Figure 8 of Deep InfoMax) |
+| `donsker_varadhan` | for the whole batch | lower bound of I(X; Y) | unbounded, high variance | biased upwards |
+| `jensen_shannon` | none | no: a divergence of its own | 0 | hardly changes |
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def infonce(positive: Tensor, negative: Tensor, reduction: str = "mean") -> Tensor:
+    r"""InfoNCE: tell the positive from K negatives; a lower bound of I(X; Y) in nats, at most log(K + 1).
+
+    .. math:: \hat I = E\big[ p - \log \tfrac{1}{K + 1} ( e^{p} + \textstyle\sum_{k=1}^{K} e^{n_k} ) \big]
+
+    Deep InfoMax eq. 5, CMC eq. 2 and 6 (both omit the constant log(K + 1), which makes it a bound in nats). K counts the
+    unmasked negatives of each row.
+
+    Args:
+        positive: (...,) scores of the positives.
+        negative: (..., K) scores of their negatives, broadcast over `positive`; -inf = masked out.
+        reduction: "mean", or "none" for the summand of each positive, whose negative is the loss map of Figure 13.
+
+    Returns:
+        A scalar, or (...,) without reduction; in nats.
+
+    >>> import torch
+    >>> infonce(torch.zeros(4), torch.zeros(4, 7))  # a blind critic knows nothing
+    tensor(0.)
+    """
+    positive, negative = positive.float(), negative.float()
+    negative_mass = negative.logsumexp(dim=-1)  # (...), before any broadcast to positive's dims
+    candidates = negative.isfinite().sum(dim=-1) + 1  # K + 1 of each row
+    log_mean = torch.logaddexp(positive, negative_mass) - candidates.log()
+    estimates = positive - log_mean
+    return estimates if reduction == "none" else estimates.mean()
+
+
+def donsker_varadhan(positive: Tensor, negative: Tensor, moving_average: Tensor | None = None) -> Tensor:
+    r"""Donsker-Varadhan: a lower bound of I(X; Y) = KL(joint || product of marginals) in nats, without a ceiling.
+
+    .. math:: \hat I = E_J[p] - \log E_M[e^{n}]
+
+    Deep InfoMax eq. 2. The expectation over the product of marginals M runs over all unmasked negatives of the batch inside one
+    logarithm, which `infonce` takes per positive: that is why this one has no ceiling, and a larger variance.
+
+    Args:
+        positive: (...,) scores of the positives.
+        negative: (..., K) scores of the negatives; -inf = masked out.
+        moving_average: a scalar running mean of E_M[e^n] (MINE, Belghazi et al. 2018, sec. 3.2). When given, the gradient of
+            the log term is e^n / moving_average instead of e^n / (mean of this batch), which removes the bias of small
+            batches; the value returned is unchanged. The caller updates it.
+
+    Returns:
+        A scalar, in nats.
+
+    >>> import torch
+    >>> donsker_varadhan(torch.ones(4), torch.zeros(4, 7))
+    tensor(1.)
+    """
+    positive, negative = positive.float(), negative.float()
+    count = negative.isfinite().sum()
+    log_mean_exp = negative.flatten().logsumexp(dim=0) - count.log()  # scalar: log E_M[e^n]
+    if moving_average is None:
+        return positive.mean() - log_mean_exp
+    value = log_mean_exp.detach()
+    correction = (
+        value - moving_average.log()
+    ).exp()  # (mean of this batch) / (running mean), a factor of the gradient alone
+    return positive.mean() - (value + (log_mean_exp - value) * correction)
+
+
+def jensen_shannon(positive: Tensor, negative: Tensor) -> Tensor:
+    r"""Jensen-Shannon: binary cross-entropy of positives against negatives. Grows with I(X; Y), but is no bound of it.
+
+    .. math:: \hat I = E_J[-\mathrm{sp}(-p)] - E_M[\mathrm{sp}(n)], \quad \mathrm{sp}(z) = \log(1 + e^z)
+
+    Deep InfoMax eq. 4 as printed: no shift by 2 log 2, so a blind critic scores -2 log 2 = -1.386 and a perfect one 0.
+    Positives are excluded from the product of marginals (A.2), which is the caller's mask or choice of negatives.
+
+    Args:
+        positive: (...,) scores of the positives.
+        negative: (..., K) scores of the negatives; -inf = masked out.
+
+    Returns:
+        A scalar, at most 0; not in nats of mutual information.
+
+    >>> import torch
+    >>> jensen_shannon(torch.zeros(4), torch.zeros(4, 7))
+    tensor(-1.3863)
+    """
+    positive, negative = positive.float(), negative.float()
+    unmasked = negative.isfinite().sum()
+    marginal = F.softplus(negative).sum() / unmasked  # softplus(-inf) = 0: masked candidates add nothing
+    return -F.softplus(-positive).mean() - marginal
+
+
+Bound = Callable[[Tensor, Tensor], Tensor]
+
+#: The names that configurations use.
+BOUNDS: dict[str, Bound] = {"infonce": infonce, "dv": donsker_varadhan, "jsd": jensen_shannon}
+
+#: Those whose value is a lower bound of the mutual information in nats.
+IN_NATS = frozenset({"infonce", "dv"})

@@ -1,0 +1,47 @@
+"""Small configurations of both methods, and everything that transformers or Python warned of."""
+
+import logging
+import warnings
+
+import pytest
+import torch
+
+from hf_infomax import CMCConfig, DIMConfig
+
+SMALL = {"backbone_kwargs": {"channels": [8, 12, 16], "hidden_sizes": [24]}, "representation_size": 10}
+
+
+@pytest.fixture
+def dim_config():
+    def make(**options):
+        sizes = {"dot_units": 16, "concat_units": 12, "prior_units": [12]}
+        return DIMConfig(**{**SMALL, **sizes, **options})
+
+    return make
+
+
+@pytest.fixture
+def cmc_config():
+    def make(**options):
+        return CMCConfig(**{**SMALL, **options})
+
+    return make
+
+
+@pytest.fixture
+def images():
+    return torch.rand(6, 3, 32, 32)
+
+
+@pytest.fixture
+def silent(caplog):
+    """A context is not needed: the test fails when transformers logs a warning or Python raises one."""
+    logger = logging.getLogger("transformers")  # does not propagate to the root, where caplog listens
+    logger.addHandler(caplog.handler)
+    with warnings.catch_warnings(record=True) as raised:
+        warnings.simplefilter("always")
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+    logger.removeHandler(caplog.handler)
+    assert [str(warning.message) for warning in raised] == []
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
