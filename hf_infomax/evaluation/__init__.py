@@ -1,0 +1,59 @@
+"""Evaluation of frozen representations: features, neighbours, probes; and the tables, figures and page that show them."""
+
+from .comparison import plot_comparison
+from .features import extract_features, pixel_features
+from .figures import plot_heatmap, plot_knn, plot_loss_maps, plot_neighbours, plot_training
+from .knn import knn_accuracy, knn_predict, nearest_neighbours
+from .probes import ProbeResult, linear_probe, linear_regression_probe, linear_regression_probes
+from .report import Code, Picture, ResultsTable, Section, Text, write_report
+from .suite import PROBES, LabelledImages, evaluate_features, evaluate_models, labelled_images, target_names
+from .table import (
+    Row,
+    SavedResults,
+    Table,
+    format_markdown,
+    format_table,
+    read_results,
+    summarise,
+    tabulate,
+    write_results,
+)
+
+__all__ = [
+    "PROBES",
+    "Code",
+    "LabelledImages",
+    "Picture",
+    "ProbeResult",
+    "ResultsTable",
+    "Row",
+    "SavedResults",
+    "Section",
+    "Table",
+    "Text",
+    "evaluate_features",
+    "evaluate_models",
+    "extract_features",
+    "format_markdown",
+    "format_table",
+    "knn_accuracy",
+    "knn_predict",
+    "labelled_images",
+    "linear_probe",
+    "linear_regression_probe",
+    "linear_regression_probes",
+    "nearest_neighbours",
+    "pixel_features",
+    "plot_comparison",
+    "plot_heatmap",
+    "plot_knn",
+    "plot_loss_maps",
+    "plot_neighbours",
+    "plot_training",
+    "read_results",
+    "summarise",
+    "tabulate",
+    "target_names",
+    "write_report",
+    "write_results",
+]

@@ -1,0 +1,31 @@
+import pytest
+import torch
+from torch import nn
+
+
+class FakeModel(nn.Module):
+    """What the evaluation asks of a model: names, and all layers of a batch in one pass; it counts the passes."""
+
+    feature_layers = ("conv", "wide", "y")
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.y = nn.Linear(4, 5)
+        self.seen = []
+
+    def layers(self, pixel_values):
+        self.seen.append((len(pixel_values), self.training, pixel_values.max().item()))
+        conv = self.norm(self.conv(pixel_values))
+        return {"conv": conv, "wide": conv.repeat(1, 40, 1, 1), "y": self.y(conv.mean(dim=(-2, -1)))}
+
+
+@pytest.fixture
+def model():
+    return FakeModel()
+
+
+@pytest.fixture
+def pixels():
+    return torch.randint(256, (10, 3, 16, 16), dtype=torch.uint8)
