@@ -1,0 +1,80 @@
+import json
+
+import pytest
+
+import compare
+from compare import answer, slug
+from hf_infomax.evaluation import Row
+
+COMPARISON = """
+recipe: dim_colour_digits_cpu
+overrides: [eval.every=0]
+seeds: [0, 1]
+runs:
+  InfoNCE: {}
+  JSD: {overrides: [model.bound=jsd]}
+  "CMC {L, ab}": {recipe: cmc_colour_digits_cpu}
+baselines: [InfoNCE]
+evaluation: {layers: [conv, y], train_images: 100, eval_images: 60, targets: [label], probes: [knn]}
+questions:
+  - [InfoNCE, JSD]
+"""
+
+
+@pytest.fixture
+def comparison(tmp_path, monkeypatch, tiny):
+    (tmp_path / "tiny.yaml").write_text(COMPARISON)
+    monkeypatch.setattr(compare, "COMPARISONS", tmp_path)
+    monkeypatch.setattr(compare, "CARDS", tmp_path / "cards")
+    monkeypatch.chdir(tmp_path)
+    overrides = [override for override in tiny("train.max_steps=2") if not override.startswith("output_dir")]
+    # CMC has no critic units; what both accept is the encoder's size
+    return ["tiny", *overrides]
+
+
+def test_a_comparison_measures_every_run_and_continues_where_it_stopped(comparison, tmp_path, monkeypatch, capsys):
+    trained = []
+    train = compare.train
+
+    def count(recipe):
+        if len(trained) == 4:
+            raise KeyboardInterrupt
+        trained.append(recipe.output_dir)
+        return train(recipe)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(compare, "train", count)
+        assert compare.main(comparison) == 130
+    monkeypatch.setattr(compare, "train", lambda recipe: trained.append(recipe.output_dir) or train(recipe))
+    assert compare.main(comparison) == 0
+    assert len(trained) == len(set(trained)) == 6
+
+    results = json.loads((tmp_path / "cards" / "tiny" / "results.json").read_text())
+    models = {row["model"] for row in results["rows"]}
+    assert models == {"InfoNCE", "InfoNCE, untrained", "raw pixels", "JSD", "CMC {L, ab}"}
+    assert all(row["seeds"] == [0, 1] for row in results["rows"])
+    assert all(row["std"] is not None for row in results["rows"])
+    assert (tmp_path / "cards" / "tiny" / "comparison.png").stat().st_size > 10_000
+    assert "InfoNCE against JSD" in (tmp_path / "cards" / "tiny" / "table.md").read_text()
+
+
+def row(model, value, std):
+    return Row(model, "conv", "knn20", "label", "set", "test", "accuracy", value, std, (0, 1))
+
+
+def test_overlapping_spreads_are_undecided():
+    apart = [row("a", 0.60, 0.01), row("b", 0.50, 0.02)]
+    assert "**a**" in answer(apart, "a", "b", "knn20", "conv")
+    assert "**a**" in answer(apart, "b", "a", "knn20", "conv")
+    overlapping = [row("a", 0.60, 0.06), row("b", 0.50, 0.05)]
+    assert "undecided" in answer(overlapping, "a", "b", "knn20", "conv")
+    assert "60.0 ± 6.0 against 50.0 ± 5.0" in answer(overlapping, "a", "b", "knn20", "conv")
+
+
+def test_slug():
+    assert slug("CMC {L, ab}") == "cmc-l-ab"
+
+
+def test_unknown_comparison_lists_the_known_ones(capsys):
+    assert compare.main(["cifar"]) == 2
+    assert "cifar10_cpu" in capsys.readouterr().err

@@ -1,0 +1,207 @@
+import json
+import os
+import signal
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import AutoModel
+
+from hf_infomax import UsageError
+from metrics import Metrics, read_history
+from pretrain import learning_rate_factor, main, train
+from recipe import TrainRecipe, load_recipe
+
+
+def run(recipe, overrides):
+    return train(load_recipe(recipe, overrides))
+
+
+@pytest.mark.parametrize("recipe", ["dim_colour_digits_cpu", "cmc_colour_digits_cpu"])
+def test_a_run_leaves_what_the_house_plan_says(recipe, tiny):
+    out = run(recipe, tiny())
+    history = read_history(out)
+    steps = [record for record in history if "loss" in record]
+    assert [record["step"] for record in steps] == [1, 2, 3, 4, 5, 6]
+    assert {"step", "epoch", "loss", "bound", "images_per_second"} <= set(steps[0])
+    assert [record["epoch"] for record in history if "knn" in record] == [1.0, 2.0]
+    results = json.loads((out / "results.json").read_text())
+    assert results["run"]["images_seen"] == 6 * 32
+    assert {"recipe", "seconds", "images_per_second", "hardware", "versions"} <= set(results["run"])
+    assert {row["layer"] for row in results["rows"]} == {"conv1", "conv2", "conv", "fc", "y"}
+    assert all(row["split"] == "train[100:140]" for row in results["rows"])
+    assert {path.name for path in out.glob("*.png")} == {"training.png", "knn.png"}
+    # safetensors, JSON, YAML, pictures and the travelling source files: never a pickle
+    assert {path.suffix for path in out.rglob("*") if path.is_file()} <= {
+        ".safetensors",
+        ".json",
+        ".jsonl",
+        ".yaml",
+        ".png",
+        ".py",
+    }
+    model = AutoModel.from_pretrained(out / "model")
+    assert model(torch.rand(2, 3, 32, 32)).pooler_output.isfinite().all()
+
+
+def test_the_saved_model_is_the_trained_one(tiny):
+    out = run("dim_colour_digits_cpu", tiny())
+    last = sorted((out / "checkpoints").iterdir())[-1]
+    trained, published = load_file(last / "model.safetensors"), load_file(out / "model" / "model.safetensors")
+    assert trained.keys() == published.keys()
+    assert all(torch.equal(trained[name], published[name]) for name in trained)
+
+
+def interrupt_at(monkeypatch, step):
+    """Send the Ctrl-C of a user while the step is under way."""
+    log = Metrics.log
+
+    def log_and_interrupt(self, output, progress, *rest):
+        if progress.step == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        log(self, output, progress, *rest)
+
+    monkeypatch.setattr(Metrics, "log", log_and_interrupt)
+
+
+@pytest.mark.parametrize("step", [2, 3, 5])  # within an epoch, at its end, in the next one
+def test_a_resumed_run_equals_an_uninterrupted_one(step, tiny, monkeypatch):
+    views = [
+        "views.recipe=crop_flip",
+        "model.num_negatives=5",
+        "train.schedule=cosine",
+    ]  # all that draws random numbers
+    whole = run("dim_colour_digits_cpu", tiny(*views, out="whole"))
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, step)
+        with pytest.raises(KeyboardInterrupt, match=f"step {step}"):
+            run("dim_colour_digits_cpu", tiny(*views, out="parts"))
+    parts = run("dim_colour_digits_cpu", tiny(*views, "resume=true", out="parts"))
+    one, other = (load_file(out / "model" / "model.safetensors") for out in (whole, parts))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    losses = [[record["loss"] for record in read_history(out) if "loss" in record] for out in (whole, parts)]
+    assert losses[0] == losses[1]
+
+
+def test_a_second_interrupt_ends_at_once(tiny, monkeypatch):
+    def log(self, output, progress, *rest):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Metrics, "log", log)
+    with pytest.raises(KeyboardInterrupt):
+        run("dim_colour_digits_cpu", tiny())
+
+
+def test_a_run_is_never_overwritten(tiny):
+    out = run("cmc_colour_digits_cpu", tiny("train.max_steps=1", "eval.every=0"))
+    before = (out / "metrics.jsonl").read_text()
+    with pytest.raises(UsageError, match="resume=true"):
+        run("cmc_colour_digits_cpu", tiny("train.max_steps=1"))
+    assert (out / "metrics.jsonl").read_text() == before
+
+
+def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tiny, monkeypatch):
+    out = run("dim_colour_digits_cpu", tiny("train.max_steps=3", "eval.every=0"))
+    good = load_file(out / "checkpoints" / "step-00000003" / "model.safetensors")
+    with pytest.raises(UsageError, match=r"step-00000003 is the last good checkpoint") as caught:
+        run("dim_colour_digits_cpu", tiny("train.learning_rate=1e30", "eval.every=0", "resume=true"))
+    assert "\n" not in str(caught.value)
+    kept = load_file(out / "checkpoints" / "step-00000003" / "model.safetensors")
+    assert all(torch.equal(good[name], kept[name]) for name in good)
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-00000003"]
+
+
+def test_older_checkpoints_go_only_after_the_new_one(tiny):
+    out = run("cmc_colour_digits_cpu", tiny("train.epochs=4", "eval.every=0", "train.keep_checkpoints=2"))
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["step-00000009", "step-00000012"]
+
+
+def test_a_checkpoint_of_another_model_is_refused(tiny):
+    run("dim_colour_digits_cpu", tiny("train.max_steps=1", "eval.every=0"))
+    with pytest.raises(UsageError, match="another model"):
+        run("dim_colour_digits_cpu", tiny("model.dot_units=8", "eval.every=0", "resume=true"))
+
+
+def test_a_stream_trains(tiny):
+    stream = [
+        "data.streaming=true",
+        "data.train_split=train",
+        "data.eval_split=test",
+        "train.max_steps=3",
+        "eval.bank=64",
+    ]
+    out = run("dim_colour_digits_cpu", tiny(*stream))
+    assert [record["step"] for record in read_history(out) if "loss" in record] == [1, 2, 3]
+    with pytest.raises(UsageError, match=r"train\.max_steps"):
+        run("dim_colour_digits_cpu", tiny("data.streaming=true", "data.train_split=train", out="endless"))
+
+
+def test_gradient_accumulation_steps_once_for_several_batches(tiny):
+    out = run("dim_colour_digits_cpu", tiny("train.gradient_accumulation=3", "eval.every=0"))
+    assert [record["images"] for record in read_history(out)] == [96, 192]
+
+
+def test_other_settings_of_the_loop(tiny):
+    settings = [
+        "train.optimizer=sgd",
+        "train.schedule=step",
+        "train.step_epochs=[1]",
+        "train.warmup_steps=0",
+        "train.clip_norm=1.0",
+    ]
+    out = run("dim_colour_digits_cpu", tiny(*settings, "train.trackers=[tensorboard]", "train.precision=bf16"))
+    rates = [record["learning_rate"] for record in read_history(out) if "loss" in record]
+    assert rates[-1] == pytest.approx(0.1 * 1e-3)
+    assert list(out.rglob("events.out.tfevents*"))
+
+
+def test_learning_rate_factor():
+    cosine = TrainRecipe(schedule="cosine", warmup_steps=10)
+    factors = [learning_rate_factor(cosine, step, 110, 10) for step in range(111)]
+    assert factors[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])
+    assert [factors[10], factors[60], factors[110]] == pytest.approx([1, 0.5, 0])
+    steps = TrainRecipe(schedule="step", step_epochs=[2, 4], step_factor=0.1)
+    assert [learning_rate_factor(steps, step, 60, 10) for step in (0, 19, 20, 40)] == pytest.approx([1, 1, 0.1, 0.01])
+
+
+@pytest.fixture
+def corrupt_dataset(tmp_path):
+    folder = tmp_path / "images" / "train"
+    folder.mkdir(parents=True)
+    for index in range(40):
+        Image.effect_noise((32, 32), 50).convert("RGB").save(folder / f"{index:02d}.png")
+    (folder / "07.png").write_bytes(b"no picture at all")
+    return str(tmp_path / "images")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["model.backbone=resnet81"], "Unknown backbone 'resnet81'"),
+        (["model.local_layer=conv9"], "Unknown local_layer 'conv9': choose one of conv1, conv2, conv"),
+        (["model.bound=mine"], "Unknown bound 'mine'"),
+        (["data.image_column=picture"], "picture"),
+        (["data.label_column=class"], "class"),
+        (["data.train_split=training"], "training"),
+        (["data.dataset=./nowhere"], "nowhere"),
+        (["train.batch_size=1"], "at least 2"),
+        (["train.batch_size=5000"], "5000"),
+        (["views.recipe=simclip"], "simclip"),
+        (["model.num_negatives=32"], "num_negatives=32"),
+    ],
+)
+def test_a_mistake_is_one_sentence_without_a_traceback(overrides, sentence, tiny, capsys):
+    assert main(["dim_colour_digits_cpu", *tiny(*overrides)]) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert sentence in errors[0]
+
+
+def test_a_corrupt_image_stops_or_is_skipped(corrupt_dataset, tiny, capsys, caplog):
+    data = [f"data.dataset={corrupt_dataset}", "data.train_split=train", "data.eval_split=null", "train.max_steps=1"]
+    assert main(["dim_colour_digits_cpu", *tiny(*data)]) == 2
+    assert "7" in capsys.readouterr().err
+    assert main(["dim_colour_digits_cpu", *tiny(*data, "data.on_corrupt=skip", out="skipped")]) == 0
+    assert "1 of 40 images could not be decoded and were skipped" in caplog.text

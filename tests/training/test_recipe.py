@@ -1,0 +1,104 @@
+import pytest
+import torch
+
+import hf_infomax
+from recipe import RECIPES, load_recipe, model_config, precision
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.yaml")))
+def test_every_recipe_describes_a_model(name):
+    recipe = load_recipe(name)
+    config = model_config(recipe)
+    assert type(config) is hf_infomax.METHODS[recipe.method][0]
+    assert recipe.output_dir.startswith("outputs/")
+    assert recipe.data.train_split != recipe.data.eval_split
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("dim_local_cifar10", (0.0, 1.0, 0.1)),
+        ("dim_global_cifar10", (1.0, 0.0, 1.0)),
+        ("dim_local_global_cifar10", (0.5, 0.1, 0.1)),
+    ],
+)
+def test_paper_settings(name, weights):
+    recipe = load_recipe(name)
+    config = model_config(recipe)
+    assert (config.alpha, config.beta, config.gamma) == weights
+    assert (recipe.train.batch_size, recipe.train.learning_rate, recipe.train.epochs) == (64, 1e-4, 1000)
+    assert (config.backbone, config.dot_units, config.concat_units, config.bound) == ("dim_dcgan", 2048, 512, "infonce")
+
+
+def test_overrides_win_and_keep_their_types():
+    recipe = load_recipe(
+        "dim_local_cifar10",
+        ["train.learning_rate=3e-4", "data.train_split=train[:1000]", "model.bound=jsd", "resume=true"],
+    )
+    assert recipe.train.learning_rate == 3e-4
+    assert recipe.data.train_split == "train[:1000]"
+    assert recipe.model == {"alpha": 0.0, "beta": 1.0, "gamma": 0.1, "bound": "jsd"}
+    assert recipe.resume is True
+
+
+def test_a_recipe_is_found_by_its_path(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("method: cmc\noutput_dir: x\ndata: {dataset: hf_infomax/colour_digits}\n")
+    assert load_recipe(str(path)).method == "cmc"
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("train.epoch=3", "'train.epoch'.*train.epochs"),
+        ("trian.epochs=3", "'trian'"),
+        ("train.epochs=many", "'train.epochs'"),
+        ("train.optimizer=lion", "'lion'.*adam, adamw, sgd"),
+        ("train.epochs", "key=value"),
+        ("--epochs=3", "key=value"),
+    ],
+)
+def test_a_wrong_override_is_one_sentence(override, sentence):
+    with pytest.raises(hf_infomax.UsageError, match=sentence) as caught:
+        load_recipe("dim_local_cifar10", [override])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("method=simclip", "'simclip'.*dim, cmc"),
+        ("model.gama=0.1", "'gama'.*did you mean gamma"),
+        ("model.dot_units=many", "dot_units"),
+    ],
+)
+def test_a_wrong_model_is_one_sentence(override, sentence):
+    with pytest.raises(hf_infomax.UsageError, match=sentence) as caught:
+        model_config(load_recipe("dim_local_cifar10", [override]))
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_recipe_lists_the_known_ones():
+    with pytest.raises(hf_infomax.UsageError, match="dim_local_cifar10"):
+        load_recipe("dim_local_cifar")
+
+
+def test_missing_dataset_is_named(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("method: cmc\noutput_dir: x\n")
+    with pytest.raises(hf_infomax.UsageError, match=r"data\.dataset"):
+        load_recipe(str(path))
+
+
+def test_precision(monkeypatch):
+    assert precision("fp32") == "no"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(hf_infomax.UsageError, match="GPU"):
+        precision("fp16")
+    for capabilities, expected in (
+        ({"avx512_bf16": True}, "bf16"),
+        ({"amx_bf16": True}, "bf16"),
+        ({"avx2": True}, "no"),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found, raising=False)
+        assert precision("auto") == expected

@@ -1,0 +1,151 @@
+"""Run a comparison: several settings, several seeds, one table, and a verdict for each question.
+
+    python training/compare.py COMPARISON [key=value ...]
+    python training/compare.py cifar10_cpu data.dataset=path/to/cifar10
+
+COMPARISON is a file of training/comparisons. Every run is an ordinary run of pretrain.py under outputs/NAME/RUN-SEED; a run that is
+finished is not repeated and one that was cut short goes on, so the same command continues where it stopped. The overrides apply to
+all runs. Writes model_cards/NAME/results.json, table.md and figures; a question whose spreads overlap is answered "undecided".
+"""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+import transformers
+from omegaconf import OmegaConf
+
+import hf_infomax
+from hf_infomax.evaluation import (
+    Row,
+    format_markdown,
+    format_table,
+    plot_comparison,
+    read_results,
+    summarise,
+    write_results,
+)
+from hf_infomax.models.encoder import unknown_name
+from measure import DataSettings, Evaluation, measure
+from pretrain import train
+from recipe import load_recipe
+
+HERE = Path(__file__).parent
+COMPARISONS = HERE / "comparisons"
+CARDS = HERE.parent / "model_cards"
+
+
+@dataclass
+class Comparison:
+    """A comparison as its YAML file spells it."""
+
+    recipe: str  # of the runs that name no other
+    overrides: list[str]  # of every run
+    seeds: list[int]
+    runs: dict[str, dict[str, Any]]  # name -> {recipe, overrides}, both optional
+    baselines: list[str]  # the runs whose untrained encoder, and raw pixels, are measured as well
+    evaluation: dict[str, Any]  # settings of evaluate.py
+    questions: list[list[str]] = field(default_factory=list)  # [one run, another]
+
+
+def load_comparison(name: str) -> Comparison:
+    path = COMPARISONS / f"{Path(name).stem}.yaml"
+    if not path.is_file():
+        raise unknown_name("comparison", name, sorted(file.stem for file in COMPARISONS.glob("*.yaml")))
+    return Comparison(**OmegaConf.to_container(OmegaConf.load(path)))
+
+
+def slug(name: str) -> str:
+    """A run's name as a folder's."""
+    kept = "".join(character.lower() if character.isalnum() else "-" for character in name)
+    return "-".join(filter(None, kept.split("-")))
+
+
+def finished_run(comparison: Comparison, name: str, run: str, seed: int, overrides: list[str]) -> list[Row]:
+    """Train and evaluate one run, or read what it left: its rows under its name, with its seed."""
+    out = Path("outputs") / name / f"{slug(run)}-{seed}"
+    done = out / "evaluation.json"
+    if not done.is_file():
+        own = comparison.runs[run] or {}
+        settings = [*comparison.overrides, *own.get("overrides", []), *overrides]
+        settings += [f"output_dir={out}", f"train.seed={seed}", "resume=true"]
+        recipe = load_recipe(own.get("recipe", comparison.recipe), settings)
+        if not (out / "model").is_dir():
+            train(recipe)
+        source = DataSettings(dataset=recipe.data.dataset, config=recipe.data.config)
+        evaluation = Evaluation(data=source, seed=seed, baselines=run in comparison.baselines, **comparison.evaluation)
+        seconds = read_results(out / "results.json").run["seconds"]
+        write_results(done, {"run": run, "seed": seed, "seconds": seconds}, measure(str(out), evaluation))
+    names = {"trained": run, "random init": f"{run}, untrained"}
+    return [Row(**{**vars(row), "model": names.get(row.model, row.model)}) for row in read_results(done).rows]
+
+
+def answer(rows: list[Row], one: str, other: str, probe: str, layer: str) -> str:
+    """One line: which of two runs is better at a layer, by how much, or "undecided" where mean +- std overlap."""
+    pair = []
+    for run in (one, other):
+        found = [row for row in rows if (row.model, row.probe, row.layer) == (run, probe, layer)]
+        if not found:
+            return ""
+        pair.append(found[0])
+    low, high = sorted(pair, key=lambda row: row.value)
+    apart = (high.value - (high.std or 0.0)) > (low.value + (low.std or 0.0))
+    scores = " against ".join(f"{100 * row.value:.1f} ± {100 * (row.std or 0):.1f}" for row in pair)
+    verdict = f"**{high.model}**" if apart else "undecided"
+    return f"| {one} against {other} | {layer} | {scores} | {verdict} |"
+
+
+def answers(rows: list[Row], comparison: Comparison, probe: str) -> str:
+    """The questions as a Markdown table, one line for each layer."""
+    layers = list(dict.fromkeys(row.layer for row in rows if row.layer != "pixels"))
+    lines = [answer(rows, one, other, probe, layer) for one, other in comparison.questions for layer in layers]
+    return "\n".join(
+        [f"| question | layer | {probe} accuracy (%) | better |", "|---|---|---|---|", *filter(None, lines)]
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """The command: 0 when done, 2 on a mistake that the user can mend, 130 when interrupted and saved."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0
+    transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    try:
+        comparison, name = load_comparison(arguments[0]), Path(arguments[0]).stem
+        rows: list[Row] = []
+        for seed in comparison.seeds:  # seed by seed: a comparison cut short has something of everything
+            for run in comparison.runs:
+                print(f"--- {run}, seed {seed}", flush=True)
+                rows += finished_run(comparison, name, run, seed, arguments[1:])
+    except hf_infomax.UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on", file=sys.stderr)
+        return 130
+    publish(comparison, name, rows)
+    return 0
+
+
+def publish(comparison: Comparison, name: str, rows: list[Row]) -> None:
+    """Write the comparison's results, its table and its figure, and print the table."""
+    # The dataset's name, not its place on this machine.
+    rows = summarise([Row(**{**vars(row), "dataset": Path(row.dataset).name}) for row in dict.fromkeys(rows)])
+    folder = CARDS / name
+    seconds = {
+        path.parent.name: read_results(path).run["seconds"]
+        for path in sorted((Path("outputs") / name).glob("*/evaluation.json"))
+    }
+    write_results(folder / "results.json", {"comparison": vars(comparison), "training_seconds": seconds}, rows)
+    probe = next(row.probe for row in rows)
+    verdicts = answers(rows, comparison, probe)
+    (folder / "table.md").write_text(f"{format_markdown(rows)}\n\n{verdicts}\n", encoding="utf-8")
+    plot_comparison(rows, folder / "comparison.png")
+    print(f"{format_table(rows)}\n\n{verdicts}\n\nsaved in {folder}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,48 @@
+"""Ask what a representation knows: layers x probes, beside random initialisation and raw pixels.
+
+    python training/evaluate.py CHECKPOINT [key=value ...]
+    python training/evaluate.py outputs/dim_local_cifar10_cpu
+    python training/evaluate.py timm/resnet18 pretrained=false data.dataset=hf_infomax/colour_digits
+
+CHECKPOINT is a run's folder or its OUT/model, a Hub id, or timm/NAME. Prints a table and adds its rows to results.json beside
+the checkpoint. Dataset and columns come from the run's recipe unless given. Probes are fitted on the training split, their
+regularisation chosen on a tenth of it; the test split is asked once.
+"""
+
+import sys
+from pathlib import Path
+
+import datasets
+import transformers
+from omegaconf import OmegaConf
+
+import hf_infomax
+from hf_infomax.evaluation import format_table, write_results
+from measure import load_settings, measure, run_folder
+
+
+def main(arguments: list[str]) -> int:
+    """The command: 0 when done, 2 on a mistake that the user can mend."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0
+    transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    checkpoint = arguments[0]
+    try:
+        settings = load_settings(checkpoint, arguments[1:])
+        rows = measure(checkpoint, settings)
+        folder = run_folder(checkpoint)
+        output = Path(settings.output or (folder / "results.json" if folder else "results.json"))
+        write_results(output, {"evaluation": OmegaConf.to_container(OmegaConf.structured(settings))}, rows)
+    except hf_infomax.UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(
+        f"{checkpoint} on {settings.data.dataset}, {settings.data.eval_split}\n\n{format_table(rows)}\n\nsaved in {output}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
