@@ -12,14 +12,13 @@ import shutil
 import sys
 from pathlib import Path
 
-import datasets
 import torch
-import transformers
+from transformers import AutoModelForPreTraining
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "training"))  # the scripts are neighbours, not a package
 
-import hf_infomax  # noqa: E402
+import command  # noqa: E402
 from hf_infomax import data  # noqa: E402
 from hf_infomax.evaluation import (  # noqa: E402
     Code,
@@ -190,29 +189,31 @@ def report(out: Path, rows: list[Row], figures: dict[str, Path], load: str, seco
     return write_report(out / "report.html", "Which views share what decides what is learned", sections, summary, facts)
 
 
-def main(arguments: list[str]) -> int:
-    if arguments[:1] in (["-h"], ["--help"]):
-        print(__doc__)
-        return 0
-    transformers.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    overrides = list(arguments)
-    out, card = fresh_folder(Path(take(overrides, "output_dir") or "outputs/demo")), take(overrides, "card")
-    folders = {
+def train_both(out: Path, overrides: list[str]) -> dict[str, Path]:
+    """Name -> the folder of its finished run."""
+    return {
         name: train(load_recipe(recipe, [*overrides, f"output_dir={out / recipe.split('_')[0]}"]))
         for name, recipe in RECIPES.items()
     }
-    pretrained = {
-        name: hf_infomax.METHODS[recipe.split("_")[0]][2].from_pretrained(folders[name] / "model")
-        for name, recipe in RECIPES.items()
-    }
-    models: dict[str, torch.nn.Module | None] = dict(pretrained)
-    torch.manual_seed(0)
-    for name, model in pretrained.items():
-        models[f"{name}, untrained"] = type(model.model)(model.config)
-    models["raw pixels"] = None
 
-    rows, bank, test = what_they_know(models)
+
+def with_baselines(pretrained: dict[str, torch.nn.Module]) -> dict[str, torch.nn.Module | None]:
+    """The trained models, the same encoders at random initialisation, and None for the raw pixels."""
+    torch.manual_seed(0)
+    untrained = {f"{name}, untrained": type(model.model)(model.config) for name, model in pretrained.items()}
+    return {**pretrained, **untrained, "raw pixels": None}
+
+
+def demo(arguments: list[str]) -> None:
+    """Train, ask, draw, report."""
+    overrides = list(arguments)
+    out, card = fresh_folder(Path(take(overrides, "output_dir") or "outputs/demo")), take(overrides, "card")
+    folders = train_both(out, overrides)
+    pretrained = {name: AutoModelForPreTraining.from_pretrained(folder / "model") for name, folder in folders.items()}
+    rows, bank, test = what_they_know(with_baselines(pretrained))
+    runs = {name: read_results(folder / "results.json").run for name, folder in folders.items()}
+    write_results(out / "results.json", runs, rows)
+
     histories = {name: read_history(folder) for name, folder in folders.items()}
     steps = {name: [record for record in history if "loss" in record] for name, history in histories.items()}
     knn = {
@@ -225,23 +226,24 @@ def main(arguments: list[str]) -> int:
         "knn": plot_knn(knn, out / "knn.png", target="digit", chance=0.1),
         "loss_maps": picture_loss_maps(pretrained["DIM(L)"], test, out / "loss_maps.png"),
     }
-    runs = {name: read_results(folder / "results.json").run for name, folder in folders.items()}
-    write_results(out / "results.json", runs, rows)
-    load = (
-        "import hf_infomax\nfrom transformers import AutoModel\n"
-        f"model = AutoModel.from_pretrained({str(folders['CMC {L, ab}'] / 'model')!r})"
-    )
-    seconds = sum(run["seconds"] for run in runs.values())
     if card:
         Path(card).mkdir(parents=True, exist_ok=True)
         for path in (*figures.values(), out / "results.json"):
             shutil.copy(path, card)
-    page = report(out, rows, figures, load, seconds)
+    load = (
+        "import hf_infomax\nfrom transformers import AutoModel\n"
+        f"model = AutoModel.from_pretrained({str(folders['CMC {L, ab}'] / 'model')!r})"
+    )
+    page = report(out, rows, figures, load, seconds=sum(run["seconds"] for run in runs.values()))
     indented = load.replace("\n", "\n    ")
     print(f"\nWhat each representation knows, on held-out images\n\n{format_table(rows)}\n")
     print(f"Report: {page}\nModels: " + ", ".join(str(folder / "model") for folder in folders.values()))
     print(f"To load one:\n\n    {indented}\n")
-    return 0
+
+
+def main(arguments: list[str]) -> int:
+    """The command; see `command.run` for its exit status."""
+    return command.run(demo, __doc__, arguments, needs_arguments=False)
 
 
 if __name__ == "__main__":

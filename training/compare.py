@@ -13,11 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import datasets
-import transformers
 from omegaconf import OmegaConf
 
-import hf_infomax
+import command
 from hf_infomax.evaluation import (
     Row,
     format_markdown,
@@ -106,28 +104,15 @@ def answers(rows: list[Row], comparison: Comparison, probe: str) -> str:
     )
 
 
-def main(arguments: list[str]) -> int:
-    """The command: 0 when done, 2 on a mistake that the user can mend, 130 when interrupted and saved."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0
-    transformers.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    try:
-        comparison, name = load_comparison(arguments[0]), Path(arguments[0]).stem
-        rows: list[Row] = []
-        for seed in comparison.seeds:  # seed by seed: a comparison cut short has something of everything
-            for run in comparison.runs:
-                print(f"--- {run}, seed {seed}", flush=True)
-                rows += finished_run(comparison, name, run, seed, arguments[1:])
-    except hf_infomax.UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on", file=sys.stderr)
-        return 130
+def compare(arguments: list[str]) -> None:
+    """Finish every run of a comparison and publish it."""
+    comparison, name = load_comparison(arguments[0]), Path(arguments[0]).stem
+    rows: list[Row] = []
+    for seed in comparison.seeds:  # seed by seed: a comparison cut short has something of everything
+        for run in comparison.runs:
+            print(f"--- {run}, seed {seed}", flush=True)
+            rows += finished_run(comparison, name, run, seed, arguments[1:])
     publish(comparison, name, rows)
-    return 0
 
 
 def publish(comparison: Comparison, name: str, rows: list[Row]) -> None:
@@ -145,6 +130,11 @@ def publish(comparison: Comparison, name: str, rows: list[Row]) -> None:
     (folder / "table.md").write_text(f"{format_markdown(rows)}\n\n{verdicts}\n", encoding="utf-8")
     plot_comparison(rows, folder / "comparison.png")
     print(f"{format_table(rows)}\n\n{verdicts}\n\nsaved in {folder}")
+
+
+def main(arguments: list[str]) -> int:
+    """The command; see `command.run` for its exit status."""
+    return command.run(compare, __doc__, arguments)
 
 
 if __name__ == "__main__":

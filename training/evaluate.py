@@ -12,36 +12,29 @@ regularisation chosen on a tenth of it; the test split is asked once.
 import sys
 from pathlib import Path
 
-import datasets
-import transformers
 from omegaconf import OmegaConf
 
-import hf_infomax
+import command
 from hf_infomax.evaluation import format_table, write_results
 from measure import load_settings, measure, run_folder
 
 
-def main(arguments: list[str]) -> int:
-    """The command: 0 when done, 2 on a mistake that the user can mend."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0
-    transformers.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    checkpoint = arguments[0]
-    try:
-        settings = load_settings(checkpoint, arguments[1:])
-        rows = measure(checkpoint, settings)
-        folder = run_folder(checkpoint)
-        output = Path(settings.output or (folder / "results.json" if folder else "results.json"))
-        write_results(output, {"evaluation": OmegaConf.to_container(OmegaConf.structured(settings))}, rows)
-    except hf_infomax.UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def evaluate(arguments: list[str]) -> None:
+    """Measure a checkpoint, save the rows, print the table."""
+    checkpoint, overrides = arguments[0], arguments[1:]
+    settings = load_settings(checkpoint, overrides)
+    rows = measure(checkpoint, settings)
+    folder = run_folder(checkpoint)
+    output = Path(settings.output or (folder / "results.json" if folder else "results.json"))
+    write_results(output, {"evaluation": OmegaConf.to_container(OmegaConf.structured(settings))}, rows)
     print(
         f"{checkpoint} on {settings.data.dataset}, {settings.data.eval_split}\n\n{format_table(rows)}\n\nsaved in {output}"
     )
-    return 0
+
+
+def main(arguments: list[str]) -> int:
+    """The command; see `command.run` for its exit status."""
+    return command.run(evaluate, __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, set_seed
 from omegaconf import OmegaConf
 
+import command
 import hf_infomax
 from checkpoint import Progress, load, newest, save
 from hf_infomax.data import recipes as view_recipes
@@ -249,21 +250,8 @@ def device_name(accelerator: Accelerator) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """The command: 0 when done, 2 on a mistake that the user can mend, 130 when interrupted and saved."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0
-    transformers.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    try:
-        train(load_recipe(arguments[0], arguments[1:]))
-    except hf_infomax.UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as interrupt:
-        print(f"interrupted: {interrupt}" if str(interrupt) else "interrupted", file=sys.stderr)
-        return 130
-    return 0
+    """The command; see `command.run` for its exit status."""
+    return command.run(lambda given: train(load_recipe(given[0], given[1:])), __doc__, arguments)
 
 
 if __name__ == "__main__":
