@@ -52,8 +52,8 @@ RECIPES = {"DIM(L)": "dim_colour_digits_cpu", "CMC {L, ab}": "cmc_colour_digits_
 #: What is asked -> the column of the table.
 TARGETS = {
     "label": "digit",
-    "foreground": "digit's colour",
-    "background": "background's colour",
+    "foreground": "digit colour",
+    "background": "background",
     "x+y": "position",
     "size": "size",
 }

@@ -25,7 +25,7 @@ from hf_infomax.evaluation import (
     summarise,
     write_results,
 )
-from hf_infomax.models.encoder import unknown_name
+from hf_infomax.models.errors import unknown_name
 from measure import DataSettings, Evaluation, measure
 from pretrain import train
 from recipe import load_recipe

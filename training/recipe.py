@@ -14,7 +14,7 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 
 import hf_infomax
 from hf_infomax.models.configuration_infomax import InfoMaxConfig
-from hf_infomax.models.encoder import unknown_name
+from hf_infomax.models.errors import unknown_name
 
 RECIPES = Path(__file__).parent / "recipes"
 

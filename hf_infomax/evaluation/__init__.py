@@ -2,8 +2,9 @@
 
 from .comparison import plot_comparison
 from .features import extract_features, pixel_features
-from .figures import plot_heatmap, plot_knn, plot_loss_maps, plot_neighbours, plot_training
+from .figures import plot_heatmap, plot_knn, plot_training
 from .knn import knn_accuracy, knn_predict, nearest_neighbours
+from .pictures import plot_loss_maps, plot_neighbours
 from .probes import ProbeResult, linear_probe, linear_regression_probe, linear_regression_probes
 from .report import Code, Picture, ResultsTable, Section, Text, write_report
 from .suite import PROBES, LabelledImages, evaluate_features, evaluate_models, labelled_images, target_names

@@ -4,9 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_infomax.models.errors import UsageError
-
-from .figures import PALETTE, _figure
+from .style import PALETTE, house_figure, house_title, require_data
 from .table import PERCENT, Row
 
 
@@ -21,12 +19,11 @@ def plot_comparison(rows: Sequence[Row], path: str | os.PathLike[str], title: st
     Raises:
         UsageError: there are no rows.
     """
-    if not rows:
-        raise UsageError("There is nothing to draw: the comparison has no rows.")
+    require_data(rows, "the comparison has no rows")
     probes = list(dict.fromkeys((row.probe, row.metric) for row in rows))
     models = list(dict.fromkeys(row.model for row in rows))
     layers = list(dict.fromkeys(row.layer for row in rows))
-    with _figure(path, height=1.3 + 0.36 * len(models)) as figure:
+    with house_figure(path, height=1.3 + 0.36 * len(models)) as figure:
         grid = figure.subplots(1, len(probes), squeeze=False, sharey=True)[0]
         for axes, (probe, metric) in zip(grid, probes, strict=True):
             for index, layer in enumerate(layers):
@@ -48,5 +45,5 @@ def plot_comparison(rows: Sequence[Row], path: str | os.PathLike[str], title: st
         handles, labels = grid[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
         if title:
-            figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+            house_title(figure, title)
     return Path(path)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from hf_infomax.models.encoder import flatten_layer, unknown_name
-from hf_infomax.models.errors import UsageError
+from hf_infomax.models.encoder import flatten_layer
+from hf_infomax.models.errors import UsageError, unknown_name
 
 #: Name of a precision -> what autocast computes in; None runs in the model's own type.
 PRECISIONS = {"no": None, "fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}

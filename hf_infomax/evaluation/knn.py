@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hf_infomax.models.encoder import unknown_name
-from hf_infomax.models.errors import UsageError
+from hf_infomax.models.errors import UsageError, unknown_name
 
 from .features import require_finite
 

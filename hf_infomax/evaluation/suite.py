@@ -10,8 +10,7 @@ from datasets import Dataset
 from torch import Tensor, nn
 
 from hf_infomax import data
-from hf_infomax.models.encoder import unknown_name
-from hf_infomax.models.errors import UsageError
+from hf_infomax.models.errors import UsageError, unknown_name
 
 from .features import extract_features, pixel_features
 from .knn import knn_accuracy

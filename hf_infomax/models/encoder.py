@@ -1,6 +1,5 @@
 """Encoder: view -> named layers, from local maps (B, C, h, w) to a global vector (B, D), on any timm backbone."""
 
-import difflib
 from typing import Any
 
 import timm
@@ -10,19 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .backbones import default_cfgs
-from .errors import UsageError
+from .errors import UsageError, unknown_name
 
 #: A map of at most this many values is flattened for a probe; a larger one is averaged over space, as the field does.
 MAX_FLAT_FEATURES = 4096
-
-
-def unknown_name(kind: str, name: str, known: tuple[str, ...] | list[str]) -> UsageError:
-    """One sentence for a name that does not exist, with the closest one that does, or all of them where they are few."""
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    if len(known) <= 16:
-        return UsageError(f"Unknown {kind} '{name}': choose one of {', '.join(known)}.")
-    hint = f"did you mean {' or '.join(close)}?" if close else f"{len(known)} names are known."
-    return UsageError(f"Unknown {kind} '{name}': {hint}")
 
 
 def flatten_layer(layer: Tensor, pool: str | int | None = None) -> Tensor:

@@ -8,14 +8,12 @@ from torch import Tensor
 from .bounds import infonce
 from .configuration_dim import DIMConfig
 from .critics import Concat, EncodeAndDot
-from .encoder import unknown_name
-from .errors import UsageError
+from .errors import UsageError, choose, unknown_name
 from .modeling_infomax import (
     InfoMaxForImageClassification,
     InfoMaxForPreTraining,
     InfoMaxModel,
     PreTrainingOutput,
-    choose,
 )
 from .negatives import InBatch
 from .priors import PRIORS, PriorMatching

@@ -1,6 +1,10 @@
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch import nn
+
+from hf_infomax.evaluation import comparison, figures, pictures, style
 
 
 class FakeModel(nn.Module):
@@ -29,3 +33,30 @@ def model():
 @pytest.fixture
 def pixels():
     return torch.randint(256, (10, 3, 16, 16), dtype=torch.uint8)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What was on the figure, noted just before it is saved: the axes' titles, labels, texts and pictures."""
+    panels = []
+    blank = style.house_figure
+
+    @contextmanager
+    def noting(*args, **kwargs):
+        with blank(*args, **kwargs) as figure:
+            yield figure
+            for axes in figure.axes:
+                panels.append(
+                    {
+                        "title": axes.get_title(loc="left"),
+                        "x": axes.get_xlabel(),
+                        "y": axes.get_ylabel(),
+                        "lines": [(line.get_label(), line.get_xdata(), line.get_ydata()) for line in axes.lines],
+                        "texts": [text.get_text() for text in axes.texts],
+                        "images": [image.get_array() for image in axes.images],
+                    }
+                )
+
+    for module in (figures, pictures, comparison):
+        monkeypatch.setattr(module, "house_figure", noting)
+    return panels

@@ -1,49 +1,11 @@
-from contextlib import contextmanager
-
 import matplotlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from hf_infomax.evaluation import figures, plot_heatmap, plot_knn, plot_loss_maps, plot_neighbours, plot_training
+from hf_infomax.evaluation import plot_heatmap, plot_knn, plot_loss_maps, plot_neighbours, plot_training
 from hf_infomax.models.errors import UsageError
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """What was on the figure, noted just before it is saved: the axes' titles, labels, texts and pictures."""
-    panels = []
-    blank = figures._figure
-
-    @contextmanager
-    def noting(*args, **kwargs):
-        with blank(*args, **kwargs) as figure:
-            yield figure
-            for axes in figure.axes:
-                panels.append(
-                    {
-                        "title": axes.get_title(loc="left"),
-                        "x": axes.get_xlabel(),
-                        "y": axes.get_ylabel(),
-                        "lines": [(line.get_label(), line.get_xdata(), line.get_ydata()) for line in axes.lines],
-                        "texts": [text.get_text() for text in axes.texts],
-                        "images": [image.get_array() for image in axes.images],
-                    }
-                )
-
-    monkeypatch.setattr(figures, "_figure", noting)
-    return panels
-
-
-def assert_is_a_picture(path):
-    with Image.open(path) as image:
-        pixels = np.asarray(image.convert("RGB"), dtype=float)
-    assert path.read_bytes().startswith(b"\x89PNG")
-    assert min(pixels.shape[:2]) > 150
-    assert (pixels.min(axis=2) < 250).mean() > 0.01  # not a blank sheet
-    edges = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    assert (edges == 255).all()  # nothing is cut off
+from tests.evaluation.looks import assert_is_a_picture, images
 
 
 def history(length, bound=True):
@@ -51,10 +13,6 @@ def history(length, bound=True):
         {"step": 10 * index, "epoch": index / 4, "loss": -index, "bound": float(index) if bound else None}
         for index in range(length)
     ]
-
-
-def images(*shape):
-    return torch.randint(256, (*shape, 3, 8, 8), dtype=torch.uint8)
 
 
 def test_training_has_a_panel_of_losses_and_one_of_bounds(tmp_path, drawn):
@@ -99,26 +57,6 @@ def test_knn_has_a_panel_for_each_run_in_percent(tmp_path, drawn):
 def test_knn_lays_out_any_number_of_runs(tmp_path, drawn, runs):
     assert_is_a_picture(plot_knn({str(run): [{"epoch": 0, "conv": 0.1}] for run in range(runs)}, tmp_path / "k.png"))
     assert len(drawn) == runs
-
-
-def test_neighbours_have_the_query_and_a_panel_for_each_model(tmp_path, drawn):
-    queries, found = images(3), {"DIM": images(3, 4), "pixels": images(3, 4).float() / 255}
-    path = plot_neighbours(queries, found, tmp_path / "n.png")
-    assert [panel["title"] for panel in drawn] == ["Query", "DIM", "pixels"]
-    sheet = drawn[1]["images"][0]
-    assert sheet.shape == (3 * 8 + 2, 4 * 8 + 3, 3)  # one white pixel between two images
-    np.testing.assert_allclose(sheet[9:17, 18:26], found["DIM"][1, 2].permute(1, 2, 0) / 255, atol=1e-6)
-    assert_is_a_picture(path)
-
-
-def test_loss_maps_stand_beside_their_images_on_one_scale(tmp_path, drawn):
-    maps = torch.rand(5, 4, 4)
-    path = plot_loss_maps(images(5), maps, tmp_path / "l.png", per_line=3)
-    pictures = [panel["images"][0] for panel in drawn if panel["images"]]
-    assert len(pictures) == 10
-    np.testing.assert_allclose(pictures[3], maps[1])
-    assert drawn[-1]["y"] == "InfoNCE loss (nats)"
-    assert_is_a_picture(path)
 
 
 def test_heat_map_writes_every_number_and_scales_each_column(tmp_path, drawn):

@@ -5,8 +5,8 @@ import timm
 import torch
 
 from hf_infomax.models.configuration_dim import DIMConfig
-from hf_infomax.models.encoder import Encoder, flatten_layer, unknown_name
-from hf_infomax.models.errors import UsageError
+from hf_infomax.models.encoder import Encoder, flatten_layer
+from hf_infomax.models.errors import UsageError, unknown_name
 from hf_infomax.models.modeling_dim import DIMForPreTraining, DIMModel
 
 SMALL_SWIN = {"embed_dim": 24, "depths": [1, 1, 2, 1], "num_heads": [1, 2, 4, 8]}

@@ -213,3 +213,20 @@ def test_a_representation_without_y(build, images):
     model = build(representation_size=None)
     assert model.feature_layers == ("conv1", "conv2", "conv", "fc")
     assert model(images).loss.isfinite()
+
+
+def test_an_objective_without_weights_and_a_loss_map_without_its_critic_are_refused(build, images):
+    with pytest.raises(UsageError, match="no objective"):
+        build(alpha=0.0, beta=0.0, gamma=0.0)
+    with pytest.raises(UsageError, match="beta=0"):
+        build(alpha=1.0, beta=0.0).location_losses(images)
+
+
+def test_images_of_another_size_are_refused(build):
+    with pytest.raises(UsageError, match="32x32 pixels, not 40x40"):
+        build()(torch.rand(4, 3, 40, 40))
+
+
+def test_images_too_small_for_the_backbone_are_refused(dim_config):
+    with pytest.raises(UsageError, match="too small"):
+        DIMForPreTraining(dim_config(image_size=4))

@@ -18,7 +18,6 @@ from transformers import (
 import hf_infomax
 from hf_infomax import METHODS, PreTrainingOutput, UsageError
 from hf_infomax.models.encoder import flatten_layer
-from hf_infomax.models.modeling_infomax import ColorViews
 
 every_method = pytest.mark.parametrize("method", METHODS)
 
@@ -189,30 +188,14 @@ def test_images_that_are_not_rgb(method, config, classes, shape):
         classes["model"](config())(torch.rand(shape))
 
 
-def test_views_are_normalised_channels(dim_config):
-    images = torch.rand(2, 3, 5, 5)
-    mean, std = [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]
-    views = ColorViews(dim_config(views=["BR", "G"], image_mean=mean, image_std=std))(images)
-    assert list(views) == ["BR", "G"]
-    torch.testing.assert_close(views["BR"][:, 0], (images[:, 2] - 0.3) / 0.7)
-    torch.testing.assert_close(views["BR"][:, 1], (images[:, 0] - 0.1) / 0.5)
-    torch.testing.assert_close(views["G"][:, 0], (images[:, 1] - 0.2) / 0.6)
-
-
-@pytest.mark.parametrize("space", ["lab", "ycbcr"])
-def test_other_colour_spaces_are_scaled_to_minus_one_to_one(cmc_config, space):
-    whole = {"lab": "Lab", "ycbcr": "YCbCr"}[space]
-    corners = torch.cartesian_prod(*[torch.linspace(0, 1, 17)] * 3).T.reshape(1, 3, 17, -1)
-    view = ColorViews(cmc_config(color_space=space, views=[whole]))(corners)[whole]
-    torch.testing.assert_close(view.amax((0, 2, 3)), torch.ones(3), rtol=0, atol=1e-3)
-    torch.testing.assert_close(view.amin((0, 2, 3)), -torch.ones(3), rtol=0, atol=1e-3)
-
-
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         ({"color_space": "hsl"}, "Unknown color_space 'hsl': choose one of rgb, lab, ycbcr."),
         ({"views": ["L", "xyz"]}, "View 'xyz' is no run of the channels Lab of color_space 'lab'."),
+        ({"views": []}, "views=[] must name one view or more, each once."),
+        ({"views": ["L", "L"]}, "views=['L', 'L'] must name one view or more, each once."),
+        ({"views": ["L"]}, "CMC contrasts one view with another, but views=['L'] names a single one."),
         ({"bound": "nce"}, "Unknown bound 'nce': choose one of infonce, dv, jsd."),
     ],
 )
