@@ -10,12 +10,14 @@ regularisation chosen on a tenth of it; the test split is asked once.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
 import command
-from hf_infomax.evaluation import format_table, write_results
+from hf_infomax.evaluation import Row, format_markdown, format_table, read_results, write_results
 from measure import load_settings, measure, run_folder
 
 
@@ -27,9 +29,22 @@ def evaluate(arguments: list[str]) -> None:
     folder = run_folder(checkpoint)
     output = Path(settings.output or (folder / "results.json" if folder else "results.json"))
     write_results(output, {"evaluation": OmegaConf.to_container(OmegaConf.structured(settings))}, rows)
+    if settings.card:
+        publish(Path(settings.card), read_results(folder / "results.json").run if folder else {}, rows)
     print(
         f"{checkpoint} on {settings.data.dataset}, {settings.data.eval_split}\n\n{format_table(rows)}\n\nsaved in {output}"
     )
+
+
+def publish(card: Path, run: dict[str, Any], rows: list[Row]) -> None:
+    """Write what may be published of a run and its rows: a dataset goes by its name, not by its place on this machine."""
+    rows = [replace(row, dataset=Path(row.dataset).name) for row in rows]
+    recipe = {
+        key: value for key, value in run.get("recipe", {}).items() if key in ("method", "model", "views", "train")
+    }
+    kept = {key: value for key, value in run.items() if key != "evaluation"}
+    write_results(card / "results.json", kept | {"recipe": recipe}, rows)
+    (card / "table.md").write_text(format_markdown(rows) + "\n", encoding="utf-8")
 
 
 def main(arguments: list[str]) -> int:

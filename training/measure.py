@@ -43,6 +43,7 @@ class Evaluation:
     precision: str = "auto"
     seed: int = 0  # of the random initialisation and of the probes' held-out tenth
     output: str | None = None  # results.json; None: beside the checkpoint
+    card: str | None = None  # a folder for results.json and table.md to be published: without paths of this machine
 
 
 def load_encoder(checkpoint: str, pretrained: bool = True) -> torch.nn.Module:

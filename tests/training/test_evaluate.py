@@ -47,6 +47,16 @@ def test_the_model_folder_and_the_run_folder_are_the_same_checkpoint(checkpoint)
     assert len(values[0]) == 5
 
 
+def test_a_card_names_no_place_of_this_machine(checkpoint, tmp_path):
+    card = tmp_path / "card"
+    assert script.main([str(checkpoint), "targets=[label]", "probes=[knn]", f"card={card}", *SMALL]) == 0
+    assert {path.name for path in card.iterdir()} == {"results.json", "table.md"}
+    published = (card / "results.json").read_text()
+    assert str(tmp_path) not in published
+    assert json.loads(published)["run"]["images_per_second"] > 0
+    assert "| trained | conv |" in (card / "table.md").read_text()
+
+
 def test_a_timm_model_without_weights(tmp_path, capsys):
     settings = ["pretrained=false", "baselines=false", "data.dataset=hf_infomax/colour_digits", "targets=[label, x+y]"]
     output = tmp_path / "results.json"
