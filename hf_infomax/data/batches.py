@@ -143,7 +143,7 @@ def data_loader(
         "persistent_workers": workers > 0,
         "pin_memory": torch.cuda.is_available(),
         # Of its own: an iterator draws a seed when it is made, and one that a resumed run makes would shift all that follow.
-        "generator": torch.Generator(),
+        "generator": torch.Generator().manual_seed(int(torch.randint(2**63 - 1, ()))),
     }
     if isinstance(images, IterableDataset):
         if shuffle:

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .errors import choose
+
 
 def dot_scores(x: Tensor, y: Tensor, candidates: Tensor | None = None) -> Tensor:
     """Dot products of every y with every x, in float32, by one matmul.
@@ -63,6 +65,10 @@ class Cosine(nn.Module):
         return f"temperature={self.temperature}"
 
 
+#: The activation after the shortcut, by the name that configurations use.
+SHORTCUTS: dict[str, type[nn.Module]] = {"linear": nn.Identity, "relu": nn.ReLU}
+
+
 class ResidualEmbedding(nn.Module):
     """One hidden layer beside a shortcut, into the units in which `EncodeAndDot` compares (Deep InfoMax, Tables 7 and 8).
 
@@ -71,6 +77,9 @@ class ResidualEmbedding(nn.Module):
         units: size of the space (2048 in the paper).
         shortcut: "linear", as the text of A.1 says, or "relu", as Tables 7 and 8 print.
         layer_norm: the "block layer norm" of Table 8: over the units, at each location.
+
+    Raises:
+        UsageError: there is no such shortcut.
     """
 
     def __init__(self, in_features: int, units: int, shortcut: str = "linear", layer_norm: bool = False):
@@ -78,7 +87,7 @@ class ResidualEmbedding(nn.Module):
         self.hidden = nn.Linear(in_features, units)
         self.output = nn.Linear(units, units)
         self.shortcut = nn.Linear(in_features, units)
-        self.shortcut_activation = nn.ReLU() if shortcut == "relu" else nn.Identity()
+        self.shortcut_activation = choose("shortcut", shortcut, SHORTCUTS)()
         self.norm = nn.LayerNorm(units) if layer_norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:

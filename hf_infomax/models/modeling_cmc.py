@@ -4,6 +4,7 @@ from itertools import permutations
 from typing import Any
 
 from torch import Tensor
+from transformers.utils import can_return_tuple
 
 from .configuration_cmc import CMCConfig
 from .critics import Cosine
@@ -51,9 +52,8 @@ class CMCForPreTraining(InfoMaxForPreTraining):
         self.pairs = list(permutations(config.views, 2))
         self.post_init()
 
-    def forward(
-        self, pixel_values: Tensor, state: Any = None, return_dict: bool | None = None, **_: Any
-    ) -> PreTrainingOutput | tuple[Any, ...]:
+    @can_return_tuple
+    def forward(self, pixel_values: Tensor, state: Any = None, **_: Any) -> PreTrainingOutput:
         """RGB in [0, 1] (B, 3, H, W) -> `loss`, `bound` and `parts`, one for each direction ("L->ab": anchored at L)."""
         self.negatives.require(len(pixel_values))
         embeddings = {name: layers[self.vector] for name, layers in self.model.encode(pixel_values).items()}  # (B, D)
@@ -61,8 +61,7 @@ class CMCForPreTraining(InfoMaxForPreTraining):
         for anchor, target in self.pairs:
             scores = self.negatives(self.critic, embeddings[target].unsqueeze(1), embeddings[anchor])
             bounds[f"{anchor}->{target}"] = 1.0, self.bound(*scores)
-        output = PreTrainingOutput.compose(self.config.bound, bounds)
-        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+        return PreTrainingOutput.compose(self.config.bound, bounds)
 
 
 class CMCForImageClassification(InfoMaxForImageClassification):

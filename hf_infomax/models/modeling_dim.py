@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.utils import can_return_tuple
 
 from .bounds import infonce
 from .configuration_dim import DIMConfig
@@ -80,9 +81,8 @@ class DIMForPreTraining(InfoMaxForPreTraining):
             self.prior = PriorMatching(features, config.prior, tuple(config.prior_units), config.prior_saturating)
         self.post_init()
 
-    def forward(
-        self, pixel_values: Tensor, state: Any = None, return_dict: bool | None = None, **_: Any
-    ) -> PreTrainingOutput | tuple[Any, ...]:
+    @can_return_tuple
+    def forward(self, pixel_values: Tensor, state: Any = None, **_: Any) -> PreTrainingOutput:
         """RGB in [0, 1] (B, 3, H, W) -> `loss`, `bound` and `parts` (`global`, `local`, `prior_encoder`, `prior_discriminator`)."""
         self.negatives.require(len(pixel_values))
         config, layers = self.config, self.model.layers(pixel_values)
@@ -96,8 +96,7 @@ class DIMForPreTraining(InfoMaxForPreTraining):
             bounds["local"] = config.beta, self.bound(*self.negatives(self.local_critic, local, y))
         if config.gamma:
             extras = {name: (config.gamma, term) for name, term in self.prior(y).items()}
-        output = PreTrainingOutput.compose(config.bound, bounds, extras)
-        return output if (config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+        return PreTrainingOutput.compose(config.bound, bounds, extras)
 
     def learning_rate_scale(self, parameter_name: str) -> float:
         return self.config.prior_learning_rate if parameter_name.startswith("prior.") else 1.0

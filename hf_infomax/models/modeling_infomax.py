@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, ViTImageProcessor
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, can_return_tuple
 
 from .bounds import BOUNDS, IN_NATS
 from .configuration_infomax import InfoMaxConfig
@@ -189,25 +189,23 @@ class InfoMaxModel(InfoMaxPreTrainedModel):
     def layers(self, pixel_values: Tensor) -> dict[str, Tensor]:
         """RGB in [0, 1] (B, 3, H, W) -> layer name -> map or vector, concatenated over views."""
         encoded = list(self.encode(pixel_values).values())
+        if len(encoded) == 1:
+            return encoded[0]  # joining one thing would copy every map
         return {name: torch.cat([layers[name] for layers in encoded], dim=1) for name in encoded[0]}
 
+    @can_return_tuple
     def forward(
-        self,
-        pixel_values: Tensor,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        **_: Any,
-    ) -> BaseModelOutputWithPooling | tuple[Tensor, ...]:
+        self, pixel_values: Tensor, output_hidden_states: bool | None = None, **_: Any
+    ) -> BaseModelOutputWithPooling:
         """RGB in [0, 1] (B, 3, H, W) -> `last_hidden_state` (B, C, h, w), the last map, and `pooler_output` (B, D), the
         global vector; `hidden_states` are the maps of all stages when asked for."""
         layers = self.layers(pixel_values)
         maps = [layer for layer in layers.values() if layer.dim() == 4]
-        output = BaseModelOutputWithPooling(
+        return BaseModelOutputWithPooling(
             last_hidden_state=layers["conv"],
             pooler_output=layers[self.feature_layers[-1]],
             hidden_states=tuple(maps) if output_hidden_states else None,
         )
-        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 
     @torch.no_grad()
     def features(self, pixel_values: Tensor, layer: str | None = None, pool: str | int | None = None) -> Tensor:
@@ -267,14 +265,12 @@ class InfoMaxForImageClassification(InfoMaxPreTrainedModel):
         self.classifier = nn.Linear(features, config.num_labels)
         self.post_init()
 
-    def forward(
-        self, pixel_values: Tensor, labels: Tensor | None = None, return_dict: bool | None = None, **_: Any
-    ) -> ImageClassifierOutput | tuple[Tensor, ...]:
+    @can_return_tuple
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **_: Any) -> ImageClassifierOutput:
         """RGB in [0, 1] (B, 3, H, W) -> `logits` (B, num_labels), and the cross-entropy as `loss` where labels (B,) are given."""
         logits = self.classifier(flatten_layer(self.model.layers(pixel_values)[self.layer]))
         loss = None if labels is None else F.cross_entropy(logits.float(), labels)
-        output = ImageClassifierOutput(loss=loss, logits=logits)
-        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+        return ImageClassifierOutput(loss=loss, logits=logits)
 
 
 __all__ = ["InfoMaxForImageClassification", "InfoMaxForPreTraining", "InfoMaxModel", "PreTrainingOutput"]

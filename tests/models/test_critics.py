@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from hf_infomax import UsageError
 from hf_infomax.models.critics import Concat, Cosine, EncodeAndDot, ResidualEmbedding, dot_scores
 
 IMAGES, LOCATIONS, X, Y = 5, 6, 7, 4
@@ -148,3 +149,8 @@ def test_concat_has_as_many_parameters_as_the_network_on_the_concatenation():
         nn.Linear(X + Y, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 1)
     )  # Tables 5 and 6: two hidden layers
     assert sum(p.numel() for p in Concat(X, Y, units=12).parameters()) == sum(p.numel() for p in plain.parameters())
+
+
+def test_an_unknown_shortcut_is_refused():
+    with pytest.raises(UsageError, match="Unknown shortcut 'identity': choose one of linear, relu"):
+        EncodeAndDot(X, Y, units=4, shortcut="identity")
