@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
@@ -41,15 +42,7 @@ class Metrics:
         """
         loss = self.accelerator.reduce(output.loss.detach().float(), "mean").item()
         if not math.isfinite(loss):
-            good = newest(self.path.parent / "checkpoints")
-            kept = (
-                f"{good} is the last good checkpoint, from which resume=true goes on"
-                if good
-                else "nothing was saved yet"
-            )
-            raise UsageError(
-                f"The loss is {loss} at step {progress.step}: {kept}; lower train.learning_rate or set train.precision=fp32."
-            )
+            raise self._diverged(f"The loss is {loss} at step {progress.step}")
         record = {
             "step": progress.step,
             "epoch": round(progress.step / self.steps_per_epoch, 4),
@@ -73,6 +66,22 @@ class Metrics:
         self.bar.write(f"epoch {epoch:5.1f}   kNN on held-out images:  {listed}")
         self.accelerator.log({f"knn/{layer}": value for layer, value in accuracies.items()}, step=progress.step)
         self._write({"step": progress.step, "epoch": round(epoch, 4), "knn": accuracies})
+
+    def require_finite(self, network: torch.nn.Module, progress: Progress) -> None:
+        """Refuse weights that are not finite, before they become a checkpoint.
+
+        Raises:
+            UsageError: as `log`.
+        """
+        if not all(parameter.isfinite().all() for parameter in network.parameters()):
+            raise self._diverged(f"The weights are no longer finite at step {progress.step}")
+
+    def _diverged(self, what: str) -> UsageError:
+        good = newest(self.path.parent / "checkpoints")
+        kept = (
+            f"{good} is the last good checkpoint, from which resume=true goes on" if good else "nothing was saved yet"
+        )
+        return UsageError(f"{what}: {kept}; lower train.learning_rate or set train.precision=fp32.")
 
     def _write(self, record: dict[str, Any]) -> None:
         self.history.append(record)

@@ -122,7 +122,7 @@ def train(recipe: Recipe) -> Path:
     set_seed(cfg.seed, device_specific=True)  # from here on every process draws views and negatives of its own
     progress = load(last, accelerator, model, optimizer, state) if last else Progress()
 
-    steps_per_epoch = max(len(loader) // cfg.gradient_accumulation, 1) if num_samples else cfg.max_steps
+    steps_per_epoch = math.ceil(len(loader) / cfg.gradient_accumulation) if num_samples else cfg.max_steps
     total = min(cfg.epochs * steps_per_epoch, cfg.max_steps or sys.maxsize)
     accelerator.init_trackers("trackers", {"recipe": OmegaConf.to_yaml(OmegaConf.structured(recipe))})
     metrics = Metrics(out, accelerator, progress, total, steps_per_epoch)
@@ -167,7 +167,9 @@ def train(recipe: Recipe) -> Path:
             finished = progress.step == total
             if monitor and (finished or (progress.batch == 0 and progress.epoch % recipe.eval.every == 0)):
                 metrics.log_knn(monitor(network), progress)
-            if finished or stop.requested or progress.epoch % cfg.checkpoint_every == 0:
+            due = cfg.checkpoint_every and progress.epoch % cfg.checkpoint_every == 0
+            if finished or stop.requested or due:
+                metrics.require_finite(network, progress)
                 saved = save(out / "checkpoints", accelerator, model, optimizer, state, progress, cfg.keep_checkpoints)
 
     if progress.step < total:

@@ -56,7 +56,7 @@ class TrainRecipe:
     compile: bool = False
     seed: int = 0
     log_every: int = 20  # steps
-    checkpoint_every: int = 1  # epochs
+    checkpoint_every: int = 1  # epochs; 0: only at the end, and when interrupted
     keep_checkpoints: int = 2
     trackers: list[str] = field(default_factory=list)  # of Accelerate, such as tensorboard
 

@@ -113,6 +113,12 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tiny, monkeypatch)
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-00000003"]
 
 
+def test_weights_that_diverged_between_two_log_lines_are_not_saved(tiny):
+    settings = ("train.learning_rate=1e30", "train.warmup_steps=0", "train.log_every=1000", "eval.every=0")
+    with pytest.raises(UsageError, match="no longer finite at step 3: nothing was saved yet"):
+        run("dim_colour_digits_cpu", tiny(*settings))
+
+
 def test_older_checkpoints_go_only_after_the_new_one(tiny):
     out = run("cmc_colour_digits_cpu", tiny("train.epochs=4", "eval.every=0", "train.keep_checkpoints=2"))
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["step-00000009", "step-00000012"]
@@ -141,6 +147,9 @@ def test_a_stream_trains(tiny):
 def test_gradient_accumulation_steps_once_for_several_batches(tiny):
     out = run("dim_colour_digits_cpu", tiny("train.gradient_accumulation=3", "eval.every=0"))
     assert [record["images"] for record in read_history(out)] == [96, 192]
+    # the last step of an epoch takes what is left of it
+    out = run("dim_colour_digits_cpu", tiny("train.gradient_accumulation=2", "eval.every=0", out="two"))
+    assert [record["images"] for record in read_history(out)] == [64, 96, 160, 192]
 
 
 def test_other_settings_of_the_loop(tiny):
