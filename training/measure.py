@@ -16,6 +16,7 @@ from transformers import AutoModel
 import hf_infomax
 from hf_infomax import data
 from hf_infomax.evaluation import PROBES, Row, evaluate_models, labelled_images, target_names
+from hf_infomax.models.errors import unknown_name
 from recipe import precision, read_settings
 
 
@@ -54,9 +55,17 @@ def load_encoder(checkpoint: str, pretrained: bool = True) -> torch.nn.Module:
     """
     if checkpoint.startswith("timm/"):
         name = checkpoint.removeprefix("timm/")
-        side = timm.get_pretrained_cfg(name).input_size[-1] if timm.is_model(name) else 32
-        config = hf_infomax.DIMConfig(backbone=name, representation_size=None, image_size=side)
-        model = hf_infomax.DIMModel(config)  # DIM's encoder reads any timm model of one RGB view
+        if not timm.is_model(name):
+            raise unknown_name("timm model", name, timm.list_models())
+        trained_on = timm.get_pretrained_cfg(name)
+        config = hf_infomax.DIMConfig(  # DIM's encoder reads any timm model of one RGB view
+            backbone=name,
+            representation_size=None,
+            image_size=trained_on.input_size[-1],
+            image_mean=list(trained_on.mean),
+            image_std=list(trained_on.std),
+        )
+        model = hf_infomax.DIMModel(config)
         if pretrained:
             weights = timm.create_model(name, pretrained=True, num_classes=0).state_dict()
             model.encoders["RGB"].backbone.load_state_dict(weights)

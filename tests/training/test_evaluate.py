@@ -89,3 +89,5 @@ def test_a_mistake_is_one_sentence(settings, sentence, checkpoint, capsys):
 def test_an_unknown_checkpoint_is_one_sentence(tmp_path, capsys):
     assert script.main([str(tmp_path / "nothing"), "data.dataset=hf_infomax/colour_digits"]) == 2
     assert "nothing" in capsys.readouterr().err
+    assert script.main(["timm/resnet81", "data.dataset=hf_infomax/colour_digits"]) == 2
+    assert "Unknown timm model 'resnet81': did you mean" in capsys.readouterr().err
