@@ -227,6 +227,7 @@ def test_images_of_another_size_are_refused(build):
         build()(torch.rand(4, 3, 40, 40))
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
 def test_images_too_small_for_the_backbone_are_refused(dim_config):
     with pytest.raises(UsageError, match="too small"):
         DIMForPreTraining(dim_config(image_size=4))
