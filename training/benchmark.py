@@ -74,12 +74,16 @@ def infonce_step(bound: Callable[[Tensor, Tensor], Tensor], device: str) -> Call
     return lambda: bound(x / UNITS, y).backward()
 
 
-def peak_megabytes(name: str, device: str) -> float:
-    """The peak memory of one forward and backward of a bound, above what importing takes, in a process of its own."""
+def peak_megabytes(name: str) -> float:
+    """The peak memory of one forward and backward of a bound, above what the process had before; of Linux alone.
+
+    In a process of its own, whose high-water mark is set back after the imports, which reach higher.
+    """
     code = (
-        "import resource, sys; sys.argv = ['']; import benchmark\n"
-        "used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
-        f"step = benchmark.infonce_step(benchmark.{name}, {device!r}); before = used(); step(); print(used() - before)"
+        "import sys, pathlib; sys.argv = ['']; import benchmark\n"
+        "read = lambda key: int(pathlib.Path('/proc/self/status').read_text().split(key)[1].split()[0]) / 1024\n"
+        f"step = benchmark.infonce_step(benchmark.{name}, 'cpu'); pathlib.Path('/proc/self/clear_refs').write_text('5')\n"
+        "before = read('VmRSS:'); step(); print(read('VmHWM:') - before)"
     )
     found = subprocess.run(
         [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
@@ -111,8 +115,8 @@ def main(arguments: list[str]) -> int:
         compare(f"DIM(L) step, {IMAGES} images: fp32 -> bf16, channels_last", *times, "s")
     steps = [infonce_step(bound, device) for bound in (expanded_infonce, matmul_infonce)]
     compare("DIM(L) InfoNCE: expanded scores -> matmul", *map(seconds, steps), "s")
-    if device == "cpu":
-        compare("  its peak memory", *(peak_megabytes(f"{n}_infonce", device) for n in ("expanded", "matmul")), "MiB")
+    if device == "cpu" and sys.platform == "linux":
+        compare("  its peak memory", peak_megabytes("expanded_infonce"), peak_megabytes("matmul_infonce"), "MiB")
     compare("256 views, crop_flip: one by one -> batched", *feeding(), "s")
     if output:
         machine = {
