@@ -129,9 +129,9 @@ def report(out: Path, rows: list[Row], figures: dict[str, Path], load: str, seco
             "What each representation knows",
             [
                 Text(
-                    "L and ab of one image share only the shape, so CMC learns the digit and forgets the colours. What all "
-                    "patches of one image share is its colours, so Deep InfoMax keeps those. Which views share what decides "
-                    "what is learned."
+                    "L and ab of one image share only the shape, so CMC learns the digit, and its vectors fc and y keep less of "
+                    "the colours. What all patches of one image share is its colours, so Deep InfoMax's vectors keep those. "
+                    "The maps, conv, still hold most of everything. Compare each with its untrained self."
                 ),
                 Picture(
                     figures["table"],

@@ -40,9 +40,8 @@ def training_loader(recipe: Recipe, image_size: int, accelerator: Accelerator) -
     if recipe.train.max_steps is None:
         raise hf_infomax.UsageError("A stream has no known length: set train.max_steps, with data.streaming=true.")
     split = split.shuffle(seed=recipe.train.seed, buffer_size=settings.shuffle_buffer)
-    images = data.StreamingImages(
-        split, column, image_size, settings.on_corrupt
-    )  # read by one process, dealt out by Accelerate
+    # Read by one process and dealt out by Accelerate.
+    images = data.StreamingImages(split, column, image_size, settings.on_corrupt)
     return data.data_loader(images, batch_size, shuffle=False, drop_last=True, workers=settings.workers), None
 
 
