@@ -26,6 +26,15 @@ def seed():
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def image_cache(tmp_path_factory):
+    """Decoded images are kept away from the user's, and shared by the tests (and the processes that they start)."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("images")
+        patch.setenv("HF_INFOMAX_CACHE", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def digits_cache(tmp_path_factory):
     return str(tmp_path_factory.mktemp("datasets"))

@@ -7,6 +7,9 @@ writes OUT/model, OUT/checkpoints, OUT/metrics.jsonl, OUT/results.json, OUT/reci
 checkpoint; the same command with resume=true goes on from it, exactly. The keys are in recipe.py.
 """
 
+import process  # noqa: F401 (before torch)
+
+# isort: split
 import math
 import platform
 import signal
@@ -32,6 +35,7 @@ from hf_infomax.evaluation import Row, plot_knn, plot_training, write_results
 from metrics import Metrics
 from recipe import Recipe, TrainRecipe, cpu_capabilities, load_recipe, model_config, precision
 from sources import Monitor, training_loader, view_options
+from threads import Threads
 
 
 class Stop:
@@ -105,10 +109,11 @@ def train(recipe: Recipe) -> Path:
         project_dir=out,
     )
     set_seed(cfg.seed)
+    threads = Threads(cfg.threads)
 
     config = model_config(recipe)
     network = hf_infomax.METHODS[recipe.method][2](config)  # views x encoder x critic x negatives x bound
-    augment = view_recipes.load(image_size=config.image_size, **view_options(recipe))
+    augment = view_recipes.load(image_size=config.image_size, **view_options(recipe))  # on the training device
     images, num_samples = training_loader(recipe, config.image_size, accelerator)
     monitor = Monitor.build(recipe, config.image_size) if accelerator.is_main_process else None
 
@@ -119,7 +124,7 @@ def train(recipe: Recipe) -> Path:
     groups = network.parameter_groups(cfg.learning_rate, cfg.weight_decay)
     model, optimizer, loader = accelerator.prepare(network, build_optimizer(cfg, groups), images)
     state = network.training_state(num_samples, accelerator.device)  # None where a method needs none
-    set_seed(cfg.seed, device_specific=True)  # from here on every process draws views and negatives of its own
+    set_seed(cfg.seed, device_specific=True)  # from here on every process draws negatives of its own
     progress = load(last, accelerator, model, optimizer, state) if last else Progress()
 
     steps_per_epoch = math.ceil(len(loader) / cfg.gradient_accumulation) if num_samples else cfg.max_steps
@@ -139,7 +144,7 @@ def train(recipe: Recipe) -> Path:
             started, images_before = time.perf_counter(), progress.images
             for batch in accelerator.skip_first_batches(loader, progress.batch) if progress.batch else loader:
                 with accelerator.accumulate(model):
-                    output = model(**batch | augment(batch["pixel_values"]), state=state)
+                    output = model(**batch | augment(**batch, epoch=progress.epoch), state=state)
                     accelerator.backward(output.loss)
                     if cfg.clip_norm and accelerator.sync_gradients:
                         accelerator.clip_grad_norm_(model.parameters(), cfg.clip_norm)
@@ -148,6 +153,7 @@ def train(recipe: Recipe) -> Path:
                         group["lr"] = group["initial_lr"] * factor
                     optimizer.step()
                     optimizer.zero_grad()
+                threads.fit()
                 progress.batch += 1
                 progress.images += len(batch["pixel_values"]) * accelerator.num_processes
                 if not accelerator.sync_gradients:

@@ -29,10 +29,16 @@ class DataRecipe:
     eval_split: str | None = None  # the queries of the periodic kNN; a held-out part of the training split
     image_column: str | None = None  # None: the first image column
     label_column: str | None = None  # None: the first class label; used by the periodic kNN alone
+    shorter_side: int | None = (
+        None  # pixels at most, keeping the aspect, for views that crop; None: squares of the model's size
+    )
+    columns: dict[str, str] = field(
+        default_factory=dict
+    )  # further image columns: {depth: values, semantic: labels, n: normals}
     streaming: bool = False
     shuffle_buffer: int = 10_000  # images, of a stream
     on_corrupt: str = "stop"  # or "skip", with a count
-    workers: int = 0  # of the loader; decoded images in memory need none
+    workers: int = 0  # of the loader; decoded images need none
 
 
 @dataclass
@@ -54,6 +60,9 @@ class TrainRecipe:
     gradient_checkpointing: bool = False
     gradient_accumulation: int = 1  # batches of one optimizer step; negatives stay those of each batch
     compile: bool = False
+    threads: int | None = (
+        None  # of a CPU; None: as many as other processes leave free; a number: for runs equal to the last bit
+    )
     seed: int = 0
     log_every: int = 20  # steps
     checkpoint_every: int = 1  # epochs; 0: only at the end, and when interrupted

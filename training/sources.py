@@ -1,60 +1,171 @@
 """Where a recipe's images come from: the loader of the training split, and the held-out split of the periodic kNN."""
 
+from collections.abc import Iterator
 from typing import Any
 
+import datasets
+import numpy as np
 import torch
 from accelerate import Accelerator
-from datasets import Dataset, IterableDataset
+from accelerate.data_loader import prepare_data_loader
+from datasets.distributed import split_dataset_by_node
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torch.utils.data import IterableDataset as TorchIterableDataset
 
 import hf_infomax
 from hf_infomax import data
 from hf_infomax.evaluation import extract_features, knn_accuracy
-from recipe import Recipe
+from hf_infomax.models.errors import choose
+from recipe import DataRecipe, Recipe
+
+AnyDataset = datasets.Dataset | datasets.IterableDataset
+
+
+# What a further column holds, as the views take it -> as it is decoded.
+COLUMN_KINDS = {"values": "values", "labels": "labels", "normals": "pixels"}
 
 
 def view_options(recipe: Recipe) -> dict[str, Any]:
-    """`views.*` of a recipe as the arguments of `hf_infomax.data.recipes.load`: a name and its strengths."""
-    strengths = dict(recipe.views)
-    return {"name": strengths.pop("recipe", "dim"), **strengths}
+    """`views.*` of a recipe as the arguments of `hf_infomax.data.recipes.load`, with the run's seed and further columns."""
+    return {"recipe": "dim", **recipe.views, "seed": recipe.train.seed, "columns": recipe.data.columns}
 
 
-def load_split(recipe: Recipe, split: str) -> Dataset | IterableDataset:
+def column_kinds(settings: DataRecipe) -> dict[str, str]:
+    """The further columns by how they are decoded."""
+    return {name: choose("kind of column", kind, COLUMN_KINDS) for name, kind in settings.columns.items()}
+
+
+def load_split(recipe: Recipe, split: str) -> AnyDataset:
     return data.load_dataset(recipe.data.dataset, split, config=recipe.data.config, streaming=recipe.data.streaming)
 
 
 def training_loader(recipe: Recipe, image_size: int, accelerator: Accelerator) -> tuple[DataLoader, int | None]:
-    """The loader of the training split and its number of images: decoded once into memory, or a stream of unknown length.
+    """The loader of the training split and its number of images: decoded once and mapped, or a stream of unknown length.
 
     Every epoch drops its last incomplete batch: the number of negatives, and with it the bound, is the same at every step.
+    A stream's loader is prepared already, for each process reads a part of its own: `accelerator.prepare` leaves it alone.
+
+    Raises:
+        UsageError: the data or a setting has something that the user can mend.
     """
-    settings, batch_size = recipe.data, recipe.train.batch_size
+    settings, batch_size, processes = recipe.data, recipe.train.batch_size, accelerator.num_processes
+    if batch_size % processes:
+        raise hf_infomax.UsageError(
+            f"train.batch_size={batch_size} cannot be shared evenly by {processes} processes: use a multiple of {processes}."
+        )
     with accelerator.main_process_first():  # the others find what the first one cached
         split = load_split(recipe, settings.train_split)
     column = data.find_image_column(split, settings.image_column)
+    for name in settings.columns:
+        data.find_image_column(split, name)
     if not settings.streaming:
-        decoded = data.decode_images(split, column, image_size, settings.on_corrupt, accelerator.is_main_process)
-        images = data.DecodedDataset(decoded.pixels)
+        images = decoded_dataset(split, column, image_size, settings)
         return data.data_loader(images, batch_size, shuffle=True, drop_last=True, workers=settings.workers), len(images)
     if recipe.train.max_steps is None:
         raise hf_infomax.UsageError("A stream has no known length: set train.max_steps, with data.streaming=true.")
     split = split.shuffle(seed=recipe.train.seed, buffer_size=settings.shuffle_buffer)
-    # Read by one process and dealt out by Accelerate.
-    images = data.StreamingImages(split, column, image_size, settings.on_corrupt)
-    return data.data_loader(images, batch_size, shuffle=False, drop_last=True, workers=settings.workers), None
+    split = split_dataset_by_node(split, accelerator.process_index, processes)
+    images = data.StreamingImages(
+        split,
+        column,
+        on_corrupt=settings.on_corrupt,
+        columns=column_kinds(settings),
+        **size_options(image_size, settings),
+    )
+    part = data.data_loader(images, batch_size // processes, shuffle=False, drop_last=True, workers=settings.workers)
+    return prepared(StreamPart(part, processes), accelerator), None
+
+
+def size_options(image_size: int, settings: DataRecipe) -> dict[str, int]:
+    """How large the images are decoded: squares of the model's size, or keeping their aspect for views that crop."""
+    return {"shorter_side": settings.shorter_side} if settings.shorter_side else {"image_size": image_size}
+
+
+def decoded_dataset(split: datasets.Dataset, column: str, image_size: int, settings: DataRecipe) -> data.DecodedDataset:
+    """The image column and the further columns, row by row beside each other."""
+
+    # Every process may come first to the cache's lock, and the one that does shows the bar.
+    def decoded(name: str, kind: str) -> data.DecodedImages:
+        size = size_options(image_size, settings)
+        return data.decode_images(split, name, kind=kind, on_corrupt=settings.on_corrupt, **size)
+
+    pixels = decoded(column, "pixels")
+    columns = {name: decoded(name, kind) for name, kind in column_kinds(settings).items()}
+    whole = set(pixels.indices.tolist()).intersection(*(found.indices.tolist() for found in columns.values()))
+    if len(whole) < max(len(found.indices) for found in (pixels, *columns.values())):
+        # A row that one column skipped goes from the others too.
+        return decoded_dataset(split.select(sorted(whole)), column, image_size, settings)
+    return data.DecodedDataset(pixels.pixels, {name: found.pixels for name, found in columns.items()})
+
+
+class StreamPart(TorchIterableDataset):
+    """The batches of one process' part of a stream; every process ends its epoch where the shortest part does.
+
+    Otherwise those that go on would wait, in the next backward pass, for those that have ended. The processes agree before
+    every batch, through a group on the CPU: asked of a GPU, they would wait for all of its work first.
+
+    Args:
+        loader: of this process' part.
+        processes: how many there are.
+
+    Raises:
+        UsageError: when iterated, for a part that ends before its first batch.
+    """
+
+    def __init__(self, loader: DataLoader, processes: int):
+        self.loader = loader
+        self.group = torch.distributed.new_group(backend="gloo") if processes > 1 else None
+
+    def set_epoch(self, epoch: int) -> None:
+        self.loader.dataset.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        batches, count = iter(self.loader), 0
+        while not self._any_ended(batch := next(batches, None)):
+            yield batch
+            count += 1
+        if not count:
+            raise hf_infomax.UsageError(
+                f"the stream ends before its first batch, which takes {self.loader.batch_size} images from each process' "
+                "(and each worker's) part: use more images, a smaller train.batch_size, or data.streaming=false."
+            )
+
+    def _any_ended(self, batch: dict[str, Tensor] | None) -> bool:
+        if self.group is None:
+            return batch is None
+        ended = torch.tensor(int(batch is None))
+        torch.distributed.all_reduce(ended, torch.distributed.ReduceOp.MAX, self.group)
+        return bool(ended)
+
+
+def prepared(part: StreamPart, accelerator: Accelerator) -> DataLoader:
+    """Accelerate's loader of a stream's part: on the device, with epochs and skipping, but neither divided nor dealt out."""
+    loader = prepare_data_loader(
+        DataLoader(part, batch_size=None),
+        accelerator.device,
+        num_processes=1,
+        process_index=0,
+        put_on_device=True,
+        dispatch_batches=False,
+    )
+    loader._is_accelerate_prepared = True  # or `accelerator.prepare` would have process 0 read and deal out
+    return loader
 
 
 class Monitor:
     """The periodic kNN: images of the training split vote on those of the held-out split, at every layer.
 
     Labels are used here and nowhere else; the test split is not touched. Without labels or a held-out split it is not made.
+    The voters are rows of the images that are trained on, decoded once, wherever these are squares.
     """
 
     def __init__(self, recipe: Recipe, image_size: int):
         self.k = recipe.eval.k
-        self.bank, self.bank_labels = self._images(recipe, recipe.data.train_split, recipe.eval.bank, image_size)
-        self.queries, self.query_labels = self._images(recipe, recipe.data.eval_split, None, image_size)
+        self.bank, self.bank_rows, self.bank_labels = self._images(
+            recipe, recipe.data.train_split, recipe.eval.bank, image_size
+        )
+        self.queries, _, self.query_labels = self._images(recipe, recipe.data.eval_split, None, image_size)
 
     @classmethod
     def build(cls, recipe: Recipe, image_size: int) -> "Monitor | None":
@@ -65,24 +176,36 @@ class Monitor:
         return cls(recipe, image_size) if data.find_label_column(split, recipe.data.label_column) else None
 
     @staticmethod
-    def _images(recipe: Recipe, split_name: str, count: int | None, image_size: int) -> tuple[Tensor, Tensor]:
-        split = load_split(recipe, split_name)
-        if recipe.data.streaming:
-            features = split.features
-            rows = list(split.take(count or recipe.eval.bank))
-            split = Dataset.from_list(rows, features=features)
-        elif count is not None and count < len(split):
-            split = split.shuffle(seed=0).select(range(count))
-        column = data.find_image_column(split, recipe.data.image_column)
-        label = data.find_label_column(split, recipe.data.label_column)
-        decoded = data.decode_images(split, column, image_size, recipe.data.on_corrupt)
-        return decoded.pixels, torch.tensor(split[label][:])[decoded.indices]
+    def _images(recipe: Recipe, split_name: str, count: int | None, image_size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Squares (N, 3, image_size, image_size), the places in them of `count` random images, and these images' labels."""
+        settings, split = recipe.data, load_split(recipe, split_name)
+        column = data.find_image_column(split, settings.image_column)
+        label = data.find_label_column(split, settings.label_column)
+        if settings.streaming:
+            split, count = first_rows(split, column, label, count or recipe.eval.bank), None
+        rows = np.sort(np.random.default_rng(0).permutation(len(split))[:count])
+        if settings.shorter_side:  # the images that are trained on are no squares: a cache of these rows alone
+            split, rows = split.select(rows), np.arange(len(rows))
+        decoded = data.decode_images(
+            split, column, image_size, on_corrupt=settings.on_corrupt, cache=not settings.streaming
+        )
+        places = torch.isin(decoded.indices, torch.from_numpy(rows)).nonzero().flatten()  # skipped rows are not there
+        return decoded.pixels, places, torch.tensor(split[label][:])[decoded.indices[places]]
 
     def __call__(self, model: torch.nn.Module) -> dict[str, float]:
         """Accuracy by layer."""
-        bank = extract_features(model, self.bank, progress=False)
+        bank = extract_features(model, self.bank[self.bank_rows], progress=False)
         queries = extract_features(model, self.queries, progress=False)
         return {
             layer: knn_accuracy(queries[layer], self.query_labels, bank[layer], self.bank_labels, k=self.k)
             for layer in bank
         }
+
+
+def first_rows(stream: datasets.IterableDataset, image: str, label: str, count: int) -> datasets.Dataset:
+    """The first rows of a stream, their images still encoded."""
+    features, columns = stream.features, [image, label]
+    encoded = stream.select_columns(columns).cast_column(image, datasets.Image(decode=False))
+    return datasets.Dataset.from_list(
+        list(encoded.take(count)), features=datasets.Features({name: features[name] for name in columns})
+    )

@@ -2,21 +2,22 @@
 
     loading         a name -> a `datasets.Dataset`, or a stream of one      (embedded sets are caught before the Hub)
     colour_digits   the embedded set with known factors of variation
-    images          its image column -> one uint8 tensor, decoded once
-    batches         that tensor, or a stream -> a `DataLoader` of {"pixel_values", "sample_index", ...}
+    images          an image column -> its images, decoded once             (decoding: one image; cache: built safely;
+                                                                             stores: mapped into memory)
+    batches         those images, or a stream -> a `DataLoader` of {"pixel_values", "sample_index", ...}
     augmentations   random changes of a whole batch, with parameters of its own for every image
-    recipes         augmentations by name and strength -> the views of a batch
+    recipes         augmentations by name and strength -> the views of a batch (views)
+    sheet           a picture of them: python -m hf_infomax.data RECIPE DATASET
 
 Example:
     >>> from hf_infomax import data
     >>> digits = data.load_dataset("hf_infomax/colour_digits", "train[:512]")
     >>> decoded = data.decode_images(digits, data.find_image_column(digits), image_size=32, progress=False)
     >>> loader = data.data_loader(data.DecodedDataset(decoded.pixels), batch_size=256, shuffle=True, drop_last=True)
-    >>> views = data.recipes.load("crop_flip", image_size=32)
-    >>> for batch in loader:
-    ...     batch |= views(
-    ...         batch["pixel_values"]
-    ...     )  # pixel_values (256, 3, 32, 32) float32 in [0, 1]; sample_index (256,)
+    >>> views = data.recipes.load("simclr", image_size=32)
+    >>> for epoch in range(2):
+    ...     for batch in loader:
+    ...         batch |= views(**batch, epoch=epoch)  # pixel_values (256, 2, 3, 32, 32) float32 in [0, 1]
 """
 
 from . import augmentations, recipes
@@ -24,6 +25,9 @@ from .batches import DecodedDataset, StreamingImages, collate, data_loader
 from .colour_digits import ColourDigits
 from .images import DecodedImages, decode_images
 from .loading import EMBEDDED, find_image_column, find_label_column, load_dataset, require_column
+from .sheet import view_sheet
+from .stores import VariableImages
+from .views import Views
 
 __all__ = [
     "EMBEDDED",
@@ -31,6 +35,8 @@ __all__ = [
     "DecodedDataset",
     "DecodedImages",
     "StreamingImages",
+    "VariableImages",
+    "Views",
     "augmentations",
     "collate",
     "data_loader",
@@ -40,4 +46,5 @@ __all__ = [
     "load_dataset",
     "recipes",
     "require_column",
+    "view_sheet",
 ]

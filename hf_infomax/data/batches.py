@@ -1,35 +1,41 @@
 """Decoded images, or a stream -> batches, as dicts of named tensors.
 
 Pixels stay uint8 up to the training device, where the recipe turns them into views: a quarter of the memory and of the
-transfer. A batch of decoded images is one index operation, not one item at a time.
+transfer. A batch of decoded images is one index operation, not one item at a time. Images of different sizes are padded
+with zeros, at the right and the bottom, to the largest of their batch, which then says how large each is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import datasets
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from hf_infomax.models.errors import UsageError
 
-from .images import CorruptImage, OnCorrupt, check_settings, corrupt_image_error, decode, warn_of_skipped
+from .decoding import CorruptImage, Decoder, Kind
+from .images import OnCorrupt, check_policy, corrupt_image_error, warn_of_skipped
+from .stores import VariableImages, pad, take
 
 Batch = dict[str, Tensor]
 
+_OWN_NAMES = ("pixel_values", "sample_index", "image_sizes")
+
 
 class DecodedDataset(Dataset[Batch]):
-    """Images in memory, read a batch at a time.
+    """Decoded images, read a batch at a time.
 
-    A batch is {"pixel_values": (B, 3, H, W) uint8, "sample_index": (B,) int64} and the extra columns. `sample_index` is
-    the image's place in `pixels`, 0 to N - 1: what a memory bank of N rows is addressed with (not the dataset's row,
-    which differs where corrupt images were skipped: see `DecodedImages.indices`).
+    A batch is {"pixel_values": (B, 3, H, W) uint8, "sample_index": (B,) int64} and the further columns, and where the
+    images differ in size also "image_sizes": (B, 2) int64, height and width of each inside the padded tensor.
+    `sample_index` is the image's place in `pixels`, 0 to N - 1: what a memory bank of N rows is addressed with (not the
+    dataset's row, which differs where corrupt images were skipped: see `DecodedImages.indices`).
 
     Args:
-        pixels: (N, 3, H, W) uint8, as `decode_images` gives it.
-        columns: further tensors of N rows, by name; for example {"labels": ...}.
+        pixels: N images, as `decode_images` gives them. Those of the cache travel to worker processes by its path.
+        columns: further tensors of N rows, or images of different sizes, by name; for example {"labels": ...}.
 
     Raises:
         UsageError: a column of another length, or with a name that is taken.
@@ -40,12 +46,13 @@ class DecodedDataset(Dataset[Batch]):
         tensor([3, 1])
     """
 
-    def __init__(self, pixels: Tensor, columns: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(
+        self, pixels: Tensor | VariableImages, columns: Mapping[str, Tensor | VariableImages] | None = None
+    ) -> None:
         self.pixels = pixels
         self.columns = dict(columns or {})
+        _check_names(self.columns)
         for name, column in self.columns.items():
-            if name in ("pixel_values", "sample_index"):
-                raise UsageError(f"the column '{name}' would replace the batch's own: give it another name.")
             if len(column) != len(pixels):
                 raise UsageError(
                     f"the column '{name}' has {len(column)} rows and there are {len(pixels)} images: "
@@ -61,25 +68,34 @@ class DecodedDataset(Dataset[Batch]):
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """The batch at `indices`; `DataLoader` calls this once a batch where it exists."""
         index = torch.as_tensor(indices, dtype=torch.int64)  # (B,)
-        columns = {name: column[index] for name, column in self.columns.items()}
-        return {"pixel_values": self.pixels[index], "sample_index": index, **columns}
+        batch = {"sample_index": index}
+        for name, column in {"pixel_values": self.pixels, **self.columns}.items():
+            if not isinstance(column, VariableImages):
+                batch[name] = take(column, index)
+                continue
+            batch[name], sizes = column[index]
+            if name == "pixel_values":
+                batch["image_sizes"] = sizes
+        return batch
 
 
 class StreamingImages(IterableDataset[Batch]):
     """Images decoded as a stream brings them, by the same rules as `decode_images`.
 
-    Yields {"pixel_values": (3, H, W) uint8}; there is no `sample_index`, since a stream has none. The stream comes
-    shuffled (`stream.shuffle(buffer_size=...)`) and divided among processes
-    (`datasets.distributed.split_dataset_by_node`) by the caller. `datasets` itself divides its shards among the workers
-    of a `DataLoader`; those beyond the number of shards idle.
+    Yields {"pixel_values": (3, H, W) uint8} and the further columns, and with `shorter_side` also "image_sizes": (2,)
+    int64, which `data_loader` pads by; there is no `sample_index`, since a stream has none. Labels are always int32: what
+    the rest of a stream holds is not known. The stream comes shuffled (`stream.shuffle(buffer_size=...)`) and divided
+    among processes (`datasets.distributed.split_dataset_by_node`) by the caller. `datasets` itself divides its shards
+    among the workers of a `DataLoader`; those beyond the number of shards idle.
 
     Args:
         stream: what `load_dataset(..., streaming=True)` gives.
-        image_column, image_size, on_corrupt: as in `decode_images`. Under "skip" the count is warned of after each
-            pass.
+        image_column, image_size, on_corrupt, shorter_side: as in `decode_images`. Under "skip" the count is warned of
+            after each pass; a sample is left out as a whole.
+        columns: further columns of images, name -> kind, as in `decode_images`.
 
     Raises:
-        UsageError: when iterated, for a corrupt image under "stop".
+        UsageError: a setting out of range; when iterated, a corrupt image under "stop".
 
     Example:
         >>> stream = load_dataset("hf_infomax/colour_digits", "train", streaming=True).shuffle(seed=0, buffer_size=1000)
@@ -88,12 +104,23 @@ class StreamingImages(IterableDataset[Batch]):
     """
 
     def __init__(
-        self, stream: datasets.IterableDataset, image_column: str, image_size: int, on_corrupt: OnCorrupt = "stop"
+        self,
+        stream: datasets.IterableDataset,
+        image_column: str,
+        image_size: int | None = None,
+        on_corrupt: OnCorrupt = "stop",
+        *,
+        shorter_side: int | None = None,
+        columns: Mapping[str, Kind] | None = None,
     ) -> None:
-        check_settings(image_size, on_corrupt)
-        self.stream = stream.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
-        self.image_column = image_column
-        self.image_size = image_size
+        check_policy(on_corrupt)
+        _check_names(columns or {})
+        kinds = {image_column: "pixels", **(columns or {})}
+        self.decoders = {name: Decoder(name, image_size, shorter_side, kind) for name, kind in (columns or {}).items()}
+        self.decoders["pixel_values"] = Decoder(image_column, image_size, shorter_side)
+        self.stream = stream.select_columns(list(kinds))
+        for name in kinds:
+            self.stream = self.stream.cast_column(name, datasets.Image(decode=False))
         self.on_corrupt = on_corrupt
 
     def set_epoch(self, epoch: int) -> None:
@@ -105,20 +132,39 @@ class StreamingImages(IterableDataset[Batch]):
         # Inside a worker `datasets` reads that worker's shards only: nothing is to be divided here.
         for row, example in enumerate(self.stream):
             try:
-                pixels = decode(example[self.image_column], self.image_size)
+                yield self._sample(example)
             except CorruptImage as error:
                 if self.on_corrupt == "stop":
                     raise corrupt_image_error(f"place {row} of the stream, as read,", error) from error
                 skipped += 1
-                continue
-            yield {"pixel_values": torch.tensor(pixels)}
         if skipped:
             warn_of_skipped(skipped, row + 1)
+
+    def _sample(self, example: dict[str, object]) -> Batch:
+        sample = {}
+        for name, decoder in self.decoders.items():
+            image, _ = decoder(example[decoder.column])
+            sample[name] = torch.from_numpy(image.astype(decoder.dtypes[-1]))  # (C, h, w)
+        if self.decoders["pixel_values"].shorter_side:
+            sample["image_sizes"] = torch.tensor(sample["pixel_values"].shape[1:])
+        return sample
+
+
+def _check_names(columns: Iterable[str]) -> None:
+    for name in columns:
+        if name in _OWN_NAMES:
+            raise UsageError(f"the column '{name}' would replace the batch's own: give it another name.")
 
 
 def collate(batch: Batch) -> Batch:
     """The batch itself: `DecodedDataset` has put it together already."""
     return batch
+
+
+def collate_padded(samples: Sequence[Batch]) -> Batch:
+    """Samples of a stream -> a batch, whose images (C, h, w) are padded to the largest."""
+    columns = {name: [sample[name] for sample in samples] for name in samples[0]}
+    return {name: pad(values) if values[0].dim() == 3 else torch.stack(values) for name, values in columns.items()}
 
 
 def data_loader(
@@ -150,7 +196,7 @@ def data_loader(
             raise UsageError(
                 "a stream cannot be shuffled here: shuffle it before, with stream.shuffle(buffer_size=...)."
             )
-        return DataLoader(images, collate_fn=default_collate, **settings)
+        return DataLoader(images, collate_fn=collate_padded, **settings)
     if drop_last and len(images) < batch_size:
         raise UsageError(
             f"there are {len(images)} images and a batch takes {batch_size}: "

@@ -1,65 +1,213 @@
 """Recipes of views, by name: what a method is shown of an image.
 
-A recipe is data: the augmentations in their order, each with its strengths. A strength is set by its name, which is
-unique within a recipe: `load("crop_flip", image_size=32, padding=2)`, or `views.padding=2` on the command line. A new
-recipe is a new entry of `RECIPES`; a new kind of augmentation is a class in `augmentations`.
+A recipe is data: for every view of a batch its augmentations in their order, each with its arguments, and the number of
+crops. What is worth sliding is a `Strength`, set by its name: `load("infomin", image_size=32, crop=0.4, jitter=0.5)`, or
+`views.crop=0.4` on the command line. A new recipe is a new entry of `RECIPES`; `two_crops` and `multi_crop` turn one
+recipe into another.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
-from hf_infomax.models.errors import UsageError
+from hf_infomax.models.errors import UsageError, unknown_name
 
-from .augmentations import CropFlip
+from .augmentations import (
+    Augmentation,
+    ColorJitter,
+    GaussianBlur,
+    HorizontalFlip,
+    JigsawPatches,
+    RandAugment,
+    RandomCrop,
+    RandomGrayscale,
+    RandomResizedCrop,
+)
+from .views import Branch, Views
 
-RECIPES: dict[str, dict[type[nn.Module], dict[str, float]]] = {
-    # Deep InfoMax's own (Hjelm et al., 2019): the image as it is.
-    "dim": {},
+
+@dataclass(frozen=True)
+class Strength:
+    """An argument that a user may set by its name."""
+
+    name: str
+    default: float
+
+
+@dataclass(frozen=True)
+class Sized:
+    """An argument that follows from the side of the view: a key of `SIZES`."""
+
+    rule: str
+
+
+SIZES = {
+    "view": lambda side: side,
+    "tenth": lambda side: max(3, side // 10 // 2 * 2 + 1),  # SimCLR's blur: a tenth of the side, odd
+    "grid": lambda side: JigsawPatches.scaled(side).size,
+    "cell": lambda side: JigsawPatches.scaled(side).cell,
+    "patch": lambda side: JigsawPatches.scaled(side).patch,
+}
+
+Step = tuple[type[Augmentation], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class View:
+    """One named tensor of the batch.
+
+    Attributes:
+        steps: the augmentations, each with its arguments.
+        crops: V, for (B, V, 3, h, w), every crop with random numbers of its own; None for (B, 3, h, w).
+        side: the view's side as a part of the image size that `load` is given.
+    """
+
+    steps: tuple[Step, ...] = ()
+    crops: int | None = None
+    side: float = 1.0
+
+
+Recipe = Mapping[str, View]
+
+
+def _crop(least: float, name: str = "crop", size: str = "view") -> Step:
+    return RandomResizedCrop, {"size": Sized(size), "scale": (Strength(name, least), 1.0)}
+
+
+def _jitter(brightness: float, contrast: float, saturation: float, hue: float, probability: float = 0.8) -> Step:
+    strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
+    return ColorJitter, {
+        **strengths,
+        "strength": Strength("jitter", 1.0),
+        "probability": Strength("jitter_probability", probability),
+    }
+
+
+_FLIP: Step = (HorizontalFlip, {"probability": Strength("flip", 0.5)})
+_GREY: Step = (RandomGrayscale, {"probability": Strength("grayscale", 0.2)})
+_BLUR: Step = (
+    GaussianBlur,
+    {
+        "kernel_size": Sized("tenth"),
+        "sigma": (0.1, Strength("blur_sigma", 2.0)),
+        "probability": Strength("blur", 0.5),
+    },
+)
+_RANDAUGMENT: Step = (
+    RandAugment,
+    {
+        "layers": Strength("layers", 2),
+        "magnitude": Strength("magnitude", 10.0),
+        "magnitude_std": Strength("magnitude_std", 0.5),
+    },
+)
+_CUT: Step = (JigsawPatches, {"cell": Sized("cell"), "patch": Sized("patch")})
+_DISTORTION = (_jitter(0.8, 0.8, 0.8, 0.2), _GREY)  # SimCLR's, at strength x = 1
+# PIRL cuts a crop of at least 0.6 of the image, and changes the colours of each patch by itself.
+_JIGSAW = View((_crop(0.6, "jigsaw_crop", "grid"), _FLIP, _CUT, *_DISTORTION))
+
+RECIPES: dict[str, Recipe] = {
+    # Deep InfoMax's own (Hjelm et al., 2019): the image as it is; random crops and flips of STL-10.
+    "dim": {"pixel_values": View()},
+    "dim_stl": {"pixel_values": View(((RandomCrop, {"size": Sized("view")}), _FLIP))},
     # The usual light augmentation of small images.
-    "crop_flip": {CropFlip: {"padding": 4, "flip": 0.5}},
+    "crop_flip": {
+        "pixel_values": View(((RandomCrop, {"size": Sized("view"), "padding": Strength("padding", 4)}), _FLIP))
+    },
+    # Contrastive Multiview Coding (Tian et al., 2020): torch's default; with RandAugment as in its Table 1.
+    "cmc": {"pixel_values": View((_crop(0.08), _FLIP))},
+    "cmc_randaugment": {"pixel_values": View((_crop(0.08), _FLIP, _RANDAUGMENT))},
+    # Instance discrimination (Wu et al., 2018), also that of LA, BALL and ANN: one augmentation, against a bank.
+    "instdisc": {"pixel_values": View((_crop(0.2), _GREY, _jitter(0.4, 0.4, 0.4, 0.4, probability=1.0), _FLIP))},
+    # SimCLR (Chen et al., 2020); on CIFAR-10 it takes jitter=0.5 and blur=0.
+    "simclr": {"pixel_values": View((_crop(0.08), _FLIP, *_DISTORTION, _BLUR), crops=2)},
+    # MoCo v2 (Chen et al., 2020).
+    "moco_v2": {"pixel_values": View((_crop(0.2), _jitter(0.4, 0.4, 0.4, 0.1), _GREY, _BLUR, _FLIP), crops=2)},
+    # PIRL (Misra and van der Maaten, 2020): an image, and the nine patches of another crop of it.
+    "pirl": {"pixel_values": View((_crop(0.08), _FLIP, *_DISTORTION)), "jigsaw_values": _JIGSAW},
+    # InfoMin Aug (Tian et al., 2020, C.1 to C.3): crop bound c = 0.2, jitter x = 1, blur, RandAugment, greys, jigsaw.
+    "infomin": {
+        "pixel_values": View((_crop(0.2), _FLIP, _jitter(0.8, 0.8, 0.8, 0.2), _BLUR, _RANDAUGMENT, _GREY), crops=2),
+        "jigsaw_values": _JIGSAW,
+    },
 }
 
 
-class Views(nn.Module):
-    """Images -> the named views that a method takes; built by `load`.
+def two_crops(recipe: str | Recipe) -> Recipe:
+    """The recipe with two independently drawn crops of each image: pixel_values (B, 2, 3, H, W)."""
+    return multi_crop(recipe, crops=2)
 
-    Runs where its input is, under `torch.compile` too. Random numbers come from torch's generator of that device
-    (`torch.manual_seed`), or from `generator`, which must be one of the same device.
+
+def multi_crop(
+    recipe: str | Recipe,
+    crops: int = 2,
+    local_crops: int = 0,
+    local_side: float = 0.4375,
+    local_scale: tuple[float, float] = (0.05, 0.14),
+) -> Recipe:
+    """The recipe with V crops of each image, and V' small local ones under the name `local_values`.
+
+    Args:
+        recipe: a name or a recipe.
+        crops: V, of pixel_values (B, V, 3, H, W).
+        local_crops: V', of local_values (B, V', 3, h, h); they go through the same augmentations after their crop.
+        local_side: h / H; 96 of 224 pixels is SwAV's.
+        local_scale: bounds of the local crops' area (Caron et al., 2020).
+
+    Raises:
+        UsageError: a number of crops below 1, or local crops of a recipe that has no random resized crop.
+
+    Example:
+        >>> views = load(multi_crop("simclr", crops=2, local_crops=6), image_size=32)
     """
-
-    def __init__(self, image_size: int, augmentations: list[nn.Module]) -> None:
-        super().__init__()
-        self.image_size = image_size
-        self.augmentations = nn.ModuleList(augmentations)
-
-    def forward(self, pixel_values: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Views of a batch.
-
-        Args:
-            pixel_values: (B, 3, H, W), uint8, or floating point that is in [0, 1] already.
-
-        Returns:
-            {"pixel_values": (B, 3, image_size, image_size) float32 in [0, 1]}
-
-        Raises:
-            UsageError: images of another type, or of a size that this recipe does not bring to `image_size`.
-        """
-        images = _to_unit_range(pixel_values)
-        for augmentation in self.augmentations:
-            images = augmentation(images, generator=generator)
-        if images.shape[-2:] != (self.image_size, self.image_size):
-            height, width = images.shape[-2:]
-            raise UsageError(
-                f"the views are {height}x{width} pixels and {self.image_size}x{self.image_size} were asked for: "
-                "decode the images at that size."
-            )
-        return {"pixel_values": images}
+    recipe = _find(recipe)
+    if crops < 1 or local_crops < 0:
+        raise UsageError(f"there are {crops} crops and {local_crops} local ones: give at least 1 and 0.")
+    whole = recipe["pixel_values"]
+    made = {**recipe, "pixel_values": replace(whole, crops=crops)}
+    if local_crops:
+        first = whole.steps[:1]
+        if not first or first[0][0] is not RandomResizedCrop:
+            raise UsageError("local crops need a recipe that begins with a random resized crop, such as simclr.")
+        crop = (RandomResizedCrop, {**first[0][1], "scale": local_scale})
+        made["local_values"] = View((crop, *whole.steps[1:]), crops=local_crops, side=local_side)
+    return made
 
 
-def load(name: str, image_size: int, **strengths: float) -> Views:
-    """The recipe `name` for views of `image_size` pixels, with some of its strengths changed.
+def strengths_of(recipe: str | Recipe) -> dict[str, float]:
+    """The names and defaults of what can be set.
+
+    Example:
+        >>> strengths_of("crop_flip")
+        {'padding': 4, 'flip': 0.5}
+    """
+    steps = (step for view in _find(recipe).values() for step in view.steps)
+    return {strength.name: strength.default for _, arguments in steps for strength in _strengths(arguments.values())}
+
+
+def load(
+    recipe: str | Recipe,
+    image_size: int,
+    *,
+    crops: int | None = None,
+    local_crops: int = 0,
+    seed: int = 0,
+    columns: Mapping[str, str] | None = None,
+    **strengths: float,
+) -> Views:
+    """The views of a recipe for images of `image_size` pixels, with some of its strengths changed.
+
+    Args:
+        recipe: a name among `RECIPES`, or a recipe.
+        image_size: side of `pixel_values`; the other views follow in proportion.
+        crops, local_crops: as in `multi_crop`; None leaves the recipe's own number, and crops = 0 gives one crop without
+            a dimension of its own, (B, 3, H, W).
+        seed: of the random numbers; together with the epoch and the index of an image it fixes its views.
+        columns: further columns of the batch that follow the pixels, by what they hold: {"depth": "values", "semantic":
+            "labels", "normals": "normals", "flow": "flow", "boxes": "boxes"}; see `augmentations.geometry`.
+        strengths: by name; `strengths_of` lists them.
 
     Raises:
         UsageError: no such recipe, or no such strength in it (the message lists what there is), or one out of range.
@@ -68,25 +216,54 @@ def load(name: str, image_size: int, **strengths: float) -> Views:
         >>> views = load("crop_flip", image_size=32, padding=2)
         >>> views(torch.zeros(8, 3, 32, 32, dtype=torch.uint8))["pixel_values"].shape
         torch.Size([8, 3, 32, 32])
+        >>> load("simclr", image_size=32, crop=0.2)(torch.rand(8, 3, 40, 36))["pixel_values"].shape
+        torch.Size([8, 2, 3, 32, 32])
     """
-    if name not in RECIPES:
-        raise UsageError(f"there is no view recipe '{name}': choose one of {', '.join(RECIPES)}.")
-    recipe = RECIPES[name]
-    known = [strength for defaults in recipe.values() for strength in defaults]
+    name = recipe if isinstance(recipe, str) else "given"
+    recipe = _find(recipe)
+    if crops or local_crops:
+        recipe = multi_crop(recipe, crops or recipe["pixel_values"].crops or 1, local_crops)
+    if crops == 0:
+        recipe = {**recipe, "pixel_values": replace(recipe["pixel_values"], crops=None)}
+    known = strengths_of(recipe)
     for strength in strengths:
         if strength not in known:
             remedy = f"choose one of {', '.join(known)}" if known else "it has none"
             raise UsageError(f"the view recipe '{name}' has no strength '{strength}': {remedy}.")
-    augmentations = [
-        augmentation(image_size=image_size, **{key: strengths.get(key, default) for key, default in defaults.items()})
-        for augmentation, defaults in recipe.items()
+    return Views(
+        {view: _branch(spec, image_size, strengths) for view, spec in recipe.items()}, image_size, seed, columns
+    )
+
+
+def _find(recipe: str | Recipe) -> Recipe:
+    if isinstance(recipe, str):
+        if recipe not in RECIPES:
+            raise unknown_name("view recipe", recipe, tuple(RECIPES))
+        return RECIPES[recipe]
+    return recipe
+
+
+def _branch(view: View, image_size: int, strengths: Mapping[str, float]) -> Branch:
+    side = round(view.side * image_size)
+    steps = [
+        kind(**{key: _resolve(value, side, strengths) for key, value in given.items()}) for kind, given in view.steps
     ]
-    return Views(image_size, augmentations)
+    return Branch(steps, view.crops, side)
 
 
-def _to_unit_range(pixel_values: Tensor) -> Tensor:
-    if pixel_values.dtype == torch.uint8:
-        return pixel_values.to(torch.float32) / 255
-    if pixel_values.is_floating_point():
-        return pixel_values.to(torch.float32)
-    raise UsageError(f"the images are {pixel_values.dtype}: give uint8, or floating point in [0, 1].")
+def _resolve(value: Any, side: int, strengths: Mapping[str, float]) -> Any:
+    if isinstance(value, Strength):
+        return strengths.get(value.name, value.default)
+    if isinstance(value, Sized):
+        return SIZES[value.rule](side)
+    if isinstance(value, tuple):
+        return tuple(_resolve(part, side, strengths) for part in value)
+    return value
+
+
+def _strengths(values: Any) -> Iterator[Strength]:
+    for value in values:
+        if isinstance(value, Strength):
+            yield value
+        elif isinstance(value, tuple):
+            yield from _strengths(value)

@@ -56,7 +56,8 @@ def labelled_images(
     Raises:
         UsageError: a column is missing, or an image is corrupt.
     """
-    decoded = data.decode_images(split, data.find_image_column(split, image_column), image_size, on_corrupt)
+    column = data.find_image_column(split, image_column)
+    decoded = data.decode_images(split, column, image_size, on_corrupt=on_corrupt)
     columns = {}
     for name in targets:
         features = [data.require_column(split, part) for part in name.split("+")]

@@ -32,6 +32,11 @@ class ColorViews(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) -> view name -> (B, C, H, W)."""
+        if pixel_values.dim() == 5:
+            raise UsageError(
+                f"pixel_values have shape {tuple(pixel_values.shape)}, several crops of each image, and this method sees one: "
+                "choose a recipe of views with one crop, or set views.crops=0."
+            )
         if pixel_values.dim() != 4 or pixel_values.shape[1] != 3:
             raise UsageError(
                 f"pixel_values must be (batch, 3, height, width) RGB in [0, 1], but have shape {tuple(pixel_values.shape)}: "

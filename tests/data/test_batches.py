@@ -1,6 +1,8 @@
 import datasets
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import Subset
 
 from hf_infomax.data import DecodedDataset, StreamingImages, collate, data_loader, decode_images, load_dataset
@@ -31,6 +33,46 @@ def test_a_batch_is_the_images_at_its_indices(pixels):
     assert collate(batch) is batch
 
 
+@pytest.fixture
+def mixed():
+    """Images of different sizes with class maps, as a dataset."""
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(10, 30, (20, 2))
+    rows = {
+        "image": [Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes],
+        "semantic": [Image.fromarray(rng.integers(0, 9, size, dtype=np.uint8)) for size in sizes],
+    }
+    return datasets.Dataset.from_dict(rows, features=datasets.Features(dict.fromkeys(rows, datasets.Image())))
+
+
+def test_images_of_different_sizes_are_padded_and_say_how_large_they_are(mixed):
+    decoded = decode_images(mixed, "image", shorter_side=12, progress=False)
+    semantic = decode_images(mixed, "semantic", shorter_side=12, kind="labels", progress=False)
+    dataset = DecodedDataset(decoded.pixels, {"semantic": semantic.pixels})
+    batch = dataset.__getitems__([7, 0, 7])
+    assert set(batch) == {"pixel_values", "sample_index", "image_sizes", "semantic"}
+    assert batch["image_sizes"].tolist() == decoded.sizes[[7, 0, 7]].tolist()
+    assert batch["pixel_values"].shape[-2:] == batch["semantic"].shape[-2:] == tuple(batch["image_sizes"].amax(0))
+    assert torch.equal(batch["semantic"], semantic.pixels[[7, 0, 7]][0])
+    item = dataset[4]
+    assert item["pixel_values"].shape[1:] == tuple(item["image_sizes"].tolist()) == tuple(decoded.sizes[4].tolist())
+
+
+@pytest.mark.parametrize("size", [{"shorter_side": 12}, {"image_size": 12}])
+def test_a_stream_pads_as_decoded_images_do(mixed, size):
+    columns = {"semantic": "labels"}
+    images = StreamingImages(mixed.to_iterable_dataset(), "image", **size, columns=columns)
+    decoded = [decode_images(mixed, name, **size, kind=kind) for name, kind in {"image": "pixels", **columns}.items()]
+    dataset = DecodedDataset(decoded[0].pixels, {"semantic": decoded[1].pixels})
+    found = list(data_loader(images, batch_size=8, shuffle=False, drop_last=False))
+    for batch, indices in zip(found, torch.arange(20).split(8), strict=True):
+        expected = dataset.__getitems__(indices)
+        del expected["sample_index"]
+        assert batch.keys() == expected.keys()
+        assert all(torch.equal(batch[name], expected[name]) for name in expected)
+        assert batch["semantic"].dtype == torch.int32
+
+
 def test_one_item(pixels):
     item = DecodedDataset(pixels)[4]
     assert torch.equal(item["pixel_values"], pixels[4])
@@ -42,6 +84,8 @@ def test_columns_must_fit(pixels):
         DecodedDataset(pixels, {"labels": torch.arange(9)})
     with pytest.raises(UsageError, match="'sample_index' would replace"):
         DecodedDataset(pixels, {"sample_index": torch.arange(10)})
+    with pytest.raises(UsageError, match="'image_sizes' would replace"):
+        DecodedDataset(pixels, {"image_sizes": torch.arange(10)})
 
 
 def test_loader_reads_a_batch_at_a_time(pixels, monkeypatch):

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from hf_infomax.data import decode_images
+from hf_infomax.data.stores import VariableImages
 from hf_infomax.models.errors import UsageError
 
 
@@ -143,6 +144,70 @@ def test_missing_images_count_as_corrupt(tmp_path, noise):
         decode_images(dataset, "image", 16, progress=False)
 
 
+def test_every_image_of_different_sizes(noise):
+    images = [Image.fromarray(image[: 16 - row, : 6 + row]) for row, image in enumerate(noise)]
+    decoded = decode_images(as_dataset([encoded(image) for image in images]), "image", shorter_side=8, progress=False)
+    assert isinstance(decoded.pixels, VariableImages)
+    assert decoded.original_sizes.tolist() == [[16, 6], [15, 7], [14, 8], [13, 9], [12, 10]]
+    assert decoded.sizes.tolist() == [[16, 6], [15, 7], [14, 8], [12, 8], [10, 8]]
+    for row, image in enumerate(images):
+        pixels, sizes = decoded.pixels[[row]]
+        assert sizes.tolist() == decoded.sizes[[row]].tolist()
+        height, width = sizes[0].tolist()
+        expected = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+        assert torch.equal(pixels[0], torch.from_numpy(expected.copy()).permute(2, 0, 1))
+
+
+def test_images_that_keep_one_aspect_are_one_tensor(noise):
+    dataset = as_dataset([encoded(Image.fromarray(image[:, :8])) for image in noise])
+    assert decode_images(dataset, "image", shorter_side=4, progress=False).pixels.shape == (5, 3, 8, 4)
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_the_widest_class_map_decides_for_all(noise, cache):
+    maps = [noise[0, ..., 0], noise[1, ..., 0], noise[2, ..., 0].astype(np.uint16) * 200]
+    values = [encoded(Image.fromarray(indices)) for indices in maps]
+    options = {"kind": "labels", "progress": False, "cache": cache}
+    narrow = decode_images(as_dataset(values[:2]), "image", 16, **options).pixels
+    assert (narrow.shape, narrow.dtype) == ((2, 1, 16, 16), torch.uint8)
+    wide = decode_images(as_dataset(values), "image", 16, **options).pixels
+    assert (wide.shape, wide.dtype) == ((3, 1, 16, 16), torch.int32)
+    assert torch.equal(wide[:, 0], torch.from_numpy(np.stack(maps).astype(np.int32)))
+
+
+def mark(images, boxes):
+    """Black images with a white rectangle where the box is."""
+    for image, (left, top, right, bottom) in zip(images, boxes, strict=True):
+        image[top:bottom, left:right] = 255
+    return as_dataset([encoded(Image.fromarray(image)) for image in images])
+
+
+@pytest.mark.parametrize("size", [{"image_size": 20}, {"shorter_side": 20}])
+def test_boxes_follow_the_pixels(size):
+    sizes = [(40, 80), (80, 40), (40, 40), (60, 90)]
+    boxes = [[28, 4, 44, 20], [4, 28, 20, 60], [0, 0, 40, 40], [21, 30, 60, 42]]
+    dataset = mark([np.zeros((height, width, 3), dtype=np.uint8) for height, width in sizes], boxes)
+    decoded = decode_images(dataset, "image", progress=False, **size)
+    for row, (left, top, right, bottom) in enumerate(decoded.boxes([[box] for box in boxes])[:, 0].round().int()):
+        image = decoded.pixels[[row]]
+        image = image[0] if isinstance(image, tuple) else image
+        rows, columns = (image[0, 0] > 127).nonzero().unbind(1)
+        assert [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] == [left, top, right, bottom]
+
+
+def test_boxes_are_clipped_and_those_outside_are_none():
+    dataset = as_dataset([encoded(Image.new("RGB", (200, 100))), encoded(Image.new("RGB", (50, 50)))])
+    decoded = decode_images(dataset, "image", 50, progress=False)
+    boxes = decoded.boxes([[[0, 0, 100, 100], [0, 10, 50, 20], [60, 20, 40, 30], [140, -5, 160, 4]], [[1, 2, 3, 4]]])
+    none = [torch.nan] * 4
+    expected = torch.tensor([[[0, 0, 25, 50], none, none, [45, 0, 50, 2]], [[1, 2, 3, 4], none, none, none]])
+    assert boxes.dtype == torch.float32
+    torch.testing.assert_close(boxes, expected, equal_nan=True)
+    assert decoded.boxes([[], []]).shape == (2, 0, 4)
+    with pytest.raises(UsageError, match=r"boxes of 1 images and 2 images"):
+        decoded.boxes([[]])
+
+
 def test_nothing_left_is_an_error(with_corrupt):
     with pytest.raises(UsageError, match="none of the 2 images"):
         decode_images(with_corrupt.select([1, 3]), "image", 16, on_corrupt="skip", progress=False)
@@ -153,3 +218,5 @@ def test_settings_out_of_range(with_corrupt):
         decode_images(with_corrupt, "image", 16, on_corrupt="ignore")
     with pytest.raises(UsageError, match="image size is 0"):
         decode_images(with_corrupt, "image", 0)
+    with pytest.raises(UsageError, match="either image_size or shorter_side"):
+        decode_images(with_corrupt, "image")

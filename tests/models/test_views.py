@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from hf_infomax.models.errors import UsageError
 from hf_infomax.models.views import ColorViews
 
 
@@ -21,3 +22,8 @@ def test_other_colour_spaces_are_scaled_to_minus_one_to_one(cmc_config, space):
     view = ColorViews(cmc_config(color_space=space, views=[whole]))(corners)[whole]
     torch.testing.assert_close(view.amax((0, 2, 3)), torch.ones(3), rtol=0, atol=1e-3)
     torch.testing.assert_close(view.amin((0, 2, 3)), -torch.ones(3), rtol=0, atol=1e-3)
+
+
+def test_several_crops_are_no_image(dim_config):
+    with pytest.raises(UsageError, match=r"\(2, 2, 3, 8, 8\), several crops .* set views\.crops=0"):
+        ColorViews(dim_config())(torch.rand(2, 2, 3, 8, 8))

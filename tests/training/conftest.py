@@ -1,12 +1,14 @@
 """A recipe that runs in a second: a tiny encoder on the tests' digits."""
 
 import pytest
+import torch
 from accelerate.state import AcceleratorState
 
 TINY = (
     "model.backbone_kwargs={channels: [8, 12, 16], hidden_sizes: [24]}",
     "train.batch_size=32",
     "train.precision=fp32",
+    "train.threads=1",
     "train.log_every=1",
     "eval.bank=100",
 )
@@ -14,8 +16,10 @@ TINY = (
 
 @pytest.fixture(autouse=True)
 def fresh_accelerator():
-    """Accelerate allows a process one precision; the tests use several."""
+    """Accelerate allows a process one precision, and a run sets the threads; the tests use several."""
+    threads = torch.get_num_threads()
     yield
+    torch.set_num_threads(threads)
     AcceleratorState._reset_state(reset_partial_state=True)
 
 

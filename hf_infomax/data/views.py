@@ -1,0 +1,167 @@
+"""Batches of images -> batches of views, as a recipe says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hf_infomax.models.errors import UsageError, choose
+
+from .augmentations import KINDS, Augmentation, Draws, JigsawPatches, Sample
+
+# On a CPU a batch goes through in pieces of so many values, which fit the caches from one augmentation to the next.
+_PIECE = 512 * 3 * 32 * 32
+
+
+class Branch(nn.Module):
+    """What makes one named view: augmentations in their order, for V crops of every image.
+
+    Args:
+        steps: the augmentations.
+        crops: V, or None for one crop without a dimension of its own.
+        side: pixels of the result; the patches of a jigsaw have their own.
+    """
+
+    def __init__(self, steps: Sequence[Augmentation], crops: int | None, side: int) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(steps)
+        self.crops = crops
+        self.side = side
+        self.patches = next((step.pieces for step in steps if isinstance(step, JigsawPatches)), None)
+
+    def forward(self, sample: Sample, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """A sample of B images -> its view (B, [V,] [patches,] 3, h, w), and its columns (B, [V,] ...)."""
+        sample = sample.repeated(self.crops or 1)  # a copy, for the augmentations write into it
+        if self.crops is not None:
+            draws = draws.split(self.crops)
+        for step in self.steps:
+            sample = step.transform(sample, draws)
+            if isinstance(step, JigsawPatches):
+                draws = draws.split(step.pieces)
+        images = sample.unit_images().clamp_(0, 1)  # sums of weights miss 1 by a rounding
+        if self.patches is None and images.shape[-2:] != (self.side, self.side):
+            height, width = images.shape[-2:]
+            raise UsageError(
+                f"the views are {height}x{width} pixels and {self.side}x{self.side} were asked for: "
+                "decode the images at that size, or take a recipe that crops."
+            )
+        if self.patches is not None:
+            images = images.unflatten(0, (-1, self.patches))
+        if self.crops is None:
+            return images, sample.columns
+        return images.unflatten(0, (-1, self.crops)), {
+            name: column.unflatten(0, (-1, self.crops)) for name, column in sample.columns.items()
+        }
+
+
+class Views(nn.Module):
+    """Images -> the named views that a method takes; built by `recipes.load`.
+
+    Runs where its input is, under `torch.compile` too. What is drawn for an image depends on the seed, the epoch and the
+    image's `sample_index` alone: not on the batch, its order, the workers, the processes or a resumption.
+
+    Example:
+        >>> views = recipes.load("simclr", image_size=32, seed=0)
+        >>> batch = {"pixel_values": torch.rand(8, 3, 32, 32), "sample_index": torch.arange(8)}
+        >>> batch |= views(**batch, epoch=3)  # pixel_values (8, 2, 3, 32, 32)
+    """
+
+    def __init__(
+        self,
+        branches: Mapping[str, Branch],
+        image_size: int,
+        seed: int = 0,
+        columns: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.branches = nn.ModuleDict(branches)
+        self.image_size = image_size
+        self.seed = seed
+        self.columns = dict(columns or {})
+        for kind in self.columns.values():
+            choose("kind of column", kind, dict.fromkeys(KINDS))
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        *,
+        sample_index: Tensor | None = None,
+        image_sizes: Tensor | None = None,
+        epoch: int = 0,
+        **columns: Tensor,
+    ) -> dict[str, Tensor]:
+        """Views of a batch.
+
+        Args:
+            pixel_values: (B, 3, H, W), uint8, or floating point that is in [0, 1] already.
+            sample_index: (B,) int64, the images' places in their dataset; without it the views differ from call to call.
+            image_sizes: (B, 2) int64, heights and widths of images that are smaller than their tensor (padded at the
+                right and the bottom).
+            epoch: every epoch draws anew.
+            columns: whatever else the batch has; those that were named to `load` follow the pixels of `pixel_values`,
+                the rest is left alone.
+
+        Returns:
+            {"pixel_values": (B, 3, h, w) or (B, V, 3, h, w) float32 in [0, 1]}, the recipe's other views, and the columns
+            that followed.
+
+        Raises:
+            UsageError: images of another type, a column that the batch does not have, or images of a size that this
+                recipe does not bring to the size of its views.
+        """
+        self._check(columns, pixel_values)
+        white = 1.0
+        if pixel_values.dtype == torch.uint8:
+            white = 255.0
+        elif not pixel_values.is_floating_point():
+            raise UsageError(f"the images are {pixel_values.dtype}: give uint8, or floating point in [0, 1].")
+        else:
+            pixel_values = pixel_values.to(torch.float32)
+        if sample_index is None:
+            draws = Draws.anew(len(pixel_values), pixel_values.device)
+        else:
+            draws = Draws.of(self.seed, epoch, sample_index.to(pixel_values.device))
+        moving = {name: _decoded(columns[name], kind) for name, kind in self.columns.items()}
+        sample = Sample(pixel_values, moving, self.columns, image_sizes, white)
+        # Scores of half precision are well, pixels of it are not: products stay float32 under autocast.
+        with torch.autocast(pixel_values.device.type, enabled=False):
+            pieces = [self._views(sample.select(piece), draws.select(piece)) for piece in self._pieces(pixel_values)]
+        return (
+            pieces[0]
+            if len(pieces) == 1
+            else {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+        )
+
+    def _check(self, columns: Mapping[str, Tensor], pixel_values: Tensor) -> None:
+        for name, kind in self.columns.items():
+            if name not in columns:
+                raise UsageError(f"the batch has no column '{name}': name it in data.columns, or not to the views.")
+            if kind != "boxes" and columns[name].shape[-2:] != pixel_values.shape[-2:]:
+                sizes = ["x".join(map(str, values.shape[-2:])) for values in (columns[name], pixel_values)]
+                raise UsageError(
+                    f"the column '{name}' is {sizes[0]} and the images are {sizes[1]}: bring them to one size, pixel on pixel."
+                )
+
+    def _views(self, sample: Sample, draws: Draws) -> dict[str, Tensor]:
+        made = {}
+        for place, (name, branch) in enumerate(self.branches.items()):
+            view, columns = branch(sample if name == "pixel_values" else sample.alone(), draws.fork(place))
+            made |= {name: view, **columns}
+        return made
+
+    def _pieces(self, images: Tensor) -> list[slice]:
+        if images.device.type != "cpu" or torch.compiler.is_compiling():
+            return [slice(None)]
+        crops = self.branches["pixel_values"].crops or 1
+        values = crops * max(images[0].numel(), 3 * self.image_size**2)
+        length = max(1, _PIECE // values)
+        return [slice(start, start + length) for start in range(0, len(images), length)]
+
+
+def _decoded(column: Tensor, kind: str) -> Tensor:
+    """A column as its kind means it: normals that come as an image, uint8, hold [-1, 1] as [0, 255]."""
+    if kind == "normals" and column.dtype == torch.uint8:
+        return column.to(torch.float32) / 127.5 - 1
+    return column

@@ -1,0 +1,176 @@
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from PIL import Image
+
+from hf_infomax import UsageError
+from hf_infomax.data.decoding import Decoder
+from recipe import load_recipe
+from sources import Monitor, training_loader
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A cache of the test's own."""
+    monkeypatch.setenv("HF_INFOMAX_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(autouse=True)
+def no_sleep(monkeypatch):
+    """`datasets` sleeps for seconds after each pass over parquet files, lest a process that ends then may crash."""
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0, raising=False)
+
+
+def grey(level, size=(8, 8)):
+    return Image.new("RGB", size, (level, level, level))
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A dataset of as many parquet files as asked for; the level of grey is the image's name."""
+
+    def write(images, shards=1, **columns):
+        rows = {"image": images, "label": [index % 2 for index in range(len(images))], **columns}
+        features = {name: datasets.Image() for name in rows} | {"label": datasets.ClassLabel(num_classes=2)}
+        whole = datasets.Dataset.from_dict(rows, features=datasets.Features(features))
+        for shard in range(shards):
+            part = whole.shard(shards, shard)
+            part.to_parquet(tmp_path / "data" / f"train-{shard:05d}-of-{shards:05d}.parquet")
+        return str(tmp_path / "data")
+
+    return write
+
+
+def recipe(dataset, *overrides):
+    splits = ["data.train_split=train", "data.eval_split=null"]
+    settings = [f"data.dataset={dataset}", *splits, "train.batch_size=4", "output_dir=unused"]
+    return load_recipe("dim_colour_digits_cpu", [*settings, *overrides])
+
+
+STREAM = ("data.streaming=true", "train.max_steps=100", "data.shuffle_buffer=10")
+
+
+def levels(batches):
+    return [int(image.max()) for batch in batches for image in batch["pixel_values"]]
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3, 4])
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_processes_read_the_whole_stream_and_nothing_twice(shards, epoch, files, monkeypatch):
+    monkeypatch.setattr(torch.distributed, "new_group", lambda backend: None)
+    settings = recipe(files([grey(level) for level in range(40)], shards), *STREAM, "train.batch_size=2")
+
+    def part(rank, processes=2):
+        accelerator = SimpleNamespace(
+            num_processes=processes,
+            process_index=rank,
+            main_process_first=nullcontext,
+            device=torch.device("cpu"),
+        )
+        loader, _ = training_loader(settings, 8, accelerator)
+        loader.set_epoch(epoch)
+        return levels(loader)
+
+    first, second = part(0), part(1)
+    assert len(first) == len(second) == 20
+    assert sorted(first + second) == list(range(40)) == sorted(part(0, processes=1))
+    assert first != sorted(first)
+
+
+def test_accelerate_leaves_a_streams_loader_alone(files):
+    accelerator = Accelerator(cpu=True)
+    loader, images = training_loader(recipe(files([grey(level) for level in range(30)]), *STREAM), 8, accelerator)
+    assert images is None
+    assert accelerator.prepare(loader) is loader
+    orders = []
+    for epoch in (0, 1):
+        loader.set_epoch(epoch)
+        orders.append(levels(loader))
+        assert len(set(orders[-1])) == 28  # seven batches of four
+        loader.set_epoch(epoch)
+        assert levels(accelerator.skip_first_batches(loader, 3)) == orders[-1][12:]
+    assert orders[0] != orders[1]
+
+
+def test_a_stream_without_one_batch_is_one_sentence(files):
+    loader, _ = training_loader(recipe(files([grey(1)] * 3), *STREAM), 8, Accelerator(cpu=True))
+    with pytest.raises(UsageError, match=r"ends before its first batch, which takes 4 images.*train\.batch_size"):
+        list(loader)
+
+
+@pytest.mark.parametrize("overrides", [(), STREAM])
+def test_a_batch_that_cannot_be_shared_evenly_is_one_sentence(overrides, files):
+    three = SimpleNamespace(num_processes=3, process_index=0, main_process_first=nullcontext)
+    with pytest.raises(UsageError, match=r"train\.batch_size=4 cannot be shared evenly by 3 processes"):
+        training_loader(recipe(files([grey(1)] * 8), *overrides), 8, three)
+
+
+@pytest.mark.parametrize("overrides", [("data.workers=0",), STREAM])
+@pytest.mark.parametrize("size", ["null", "6"])
+def test_further_columns_arrive_under_their_names(size, overrides, files):
+    sizes = [(10 + index, 12) for index in range(8)]
+    maps = {
+        "semantic": [Image.fromarray(np.full(size[::-1], index, dtype=np.uint8)) for index, size in enumerate(sizes)],
+        "depth": [
+            Image.fromarray(np.full(size[::-1], index * 300, dtype=np.uint16)) for index, size in enumerate(sizes)
+        ],
+    }
+    dataset = files([grey(index, size) for index, size in enumerate(sizes)], **maps)
+    columns = ["data.columns={semantic: labels, depth: values}", f"data.shorter_side={size}"]
+    loader, _ = training_loader(recipe(dataset, *overrides, *columns), 8, Accelerator(cpu=True))
+    for batch in loader:
+        for row, image in enumerate(batch["pixel_values"]):
+            name = int(image.max())
+            height, width = batch["image_sizes"][row].tolist() if size == "6" else (8, 8)
+            assert (batch["semantic"][row, 0, :height, :width] == name).all()
+            assert (batch["depth"][row, 0, :height, :width] == 300 * name).all()
+        assert batch["depth"].dtype == torch.float32
+        assert batch["semantic"].shape == (4, 1, *batch["pixel_values"].shape[-2:])
+
+
+def test_a_row_that_one_column_skips_goes_from_the_others(files):
+    maps = [Image.new("L", (8, 8), level) for level in range(8)]
+    maps[2] = None
+    dataset = files([*map(grey, range(5)), None, *map(grey, range(6, 8))], semantic=maps)
+    with_maps = recipe(dataset, "data.columns={semantic: labels}", "data.on_corrupt=skip", "train.batch_size=6")
+    loader, images = training_loader(with_maps, 8, Accelerator(cpu=True))
+    assert images == 6
+    (batch,) = loader
+    assert batch["pixel_values"].amax(dim=(1, 2, 3)).tolist() == batch["semantic"].amax(dim=(1, 2, 3)).tolist()
+    assert sorted(levels([batch])) == [0, 1, 3, 4, 6, 7]
+
+
+def test_a_column_that_holds_no_images_is_one_sentence(files):
+    with pytest.raises(UsageError, match="'label' holds no images"):
+        training_loader(recipe(files([grey(1)] * 8), "data.columns={label: labels}"), 8, Accelerator(cpu=True))
+
+
+def test_the_monitor_reads_the_images_that_are_trained_on(files, folder, monkeypatch):
+    dataset = files([grey(level) for level in range(40)])
+    settings = recipe(dataset, "data.train_split=train[:30]", "data.eval_split=train[30:]", "eval.bank=12")
+    training_loader(settings, 8, Accelerator(cpu=True))
+    decoded = []
+    decode = Decoder.__call__
+    monkeypatch.setattr(Decoder, "__call__", lambda self, value: decoded.append(value) or decode(self, value))
+    monitor = Monitor.build(settings, 8)
+    assert len(decoded) == 10  # those held out
+    assert len([path for path in folder.iterdir() if path.name != ".locks"]) == 2
+    bank = monitor.bank[monitor.bank_rows]
+    assert len(bank) == len(set(levels([{"pixel_values": bank}]))) == 12
+    assert (bank.amax(dim=(1, 2, 3)) % 2).tolist() == monitor.bank_labels.tolist()
+    assert (monitor.queries.amax(dim=(1, 2, 3)) % 2).tolist() == monitor.query_labels.tolist()
+
+
+@pytest.mark.parametrize("overrides", [("data.shorter_side=6",), STREAM])
+def test_the_monitor_always_sees_squares(overrides, files):
+    dataset = files([grey(level, (8 + level, 9)) for level in range(20)])
+    splits = ["data.train_split=train", "data.eval_split=train", "eval.bank=12"]
+    monitor = Monitor.build(recipe(dataset, *splits, *overrides), 8)
+    assert monitor.bank[monitor.bank_rows].shape == (12, 3, 8, 8)
+    assert (monitor.bank[monitor.bank_rows].amax(dim=(1, 2, 3)) % 2).tolist() == monitor.bank_labels.tolist()
