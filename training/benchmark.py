@@ -2,32 +2,54 @@
 
     python training/benchmark.py [output=model_cards/benchmark.json]
 
-Absolute figures differ from machine to machine; ratios hardly do. Run it on a machine that does nothing else.
+Views against torchvision's, the parts of a training step, the whole step against the encoder alone, bounds against their plain
+form, peak memory. Absolute figures differ from machine to machine; ratios hardly do. Run it on a machine that does nothing else.
 """
 
+import process  # noqa: F401 (before torch)
+
+# isort: split
 import json
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import benchmark
 
+import benchmark_steps
+import benchmark_views
+import command
 import hf_infomax
-from hf_infomax.data import DecodedDataset, recipes
 from hf_infomax.models.negatives import InBatch
-from measure import precision
+from recipe import cpu_capabilities, precision, read_settings
+from stopwatch import interleaved
 
 IMAGES, LOCATIONS, UNITS = 128, 64, 256
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """The median time of a call, over at least a second."""
-    work()
-    return benchmark.Timer("work()", globals={"work": work}).blocked_autorange(min_run_time=1.0).median
+@dataclass
+class Benchmark:
+    output: str | None = None  # a JSON file
+
+
+@dataclass
+class Row:
+    """The slow way against the fast one."""
+
+    what: str
+    unit: str
+    slow: float
+    fast: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times better the fast way is."""
+        return self.fast / self.slow if self.unit == "img/s" else self.slow / self.fast
 
 
 def train_step(model: torch.nn.Module, images: Tensor, autocast: bool) -> Callable[[], None]:
@@ -74,15 +96,15 @@ def infonce_step(bound: Callable[[Tensor, Tensor], Tensor], device: str) -> Call
     return lambda: bound(x / UNITS, y).backward()
 
 
-def peak_megabytes(name: str) -> float:
-    """The peak memory of one forward and backward of a bound, above what the process had before; of Linux alone.
+def peak_megabytes(step: str) -> float:
+    """The peak memory of one call of a step, above what the process had before; of Linux alone.
 
     In a process of its own, whose high-water mark is set back after the imports, which reach higher.
     """
     code = (
-        "import sys, pathlib; sys.argv = ['']; import benchmark\n"
+        "import sys, pathlib; sys.argv = ['']; import benchmark, benchmark_steps\n"
         "read = lambda key: int(pathlib.Path('/proc/self/status').read_text().split(key)[1].split()[0]) / 1024\n"
-        f"step = benchmark.infonce_step(benchmark.{name}, 'cpu'); pathlib.Path('/proc/self/clear_refs').write_text('5')\n"
+        f"step = {step}; pathlib.Path('/proc/self/clear_refs').write_text('5')\n"
         "before = read('VmRSS:'); step(); print(read('VmHWM:') - before)"
     )
     found = subprocess.run(
@@ -91,44 +113,80 @@ def peak_megabytes(name: str) -> float:
     return float(found.stdout)
 
 
-def feeding() -> tuple[float, float]:
-    """Seconds for a batch of 256 as `crop_flip` views: an image at a time, and batched."""
-    dataset = DecodedDataset(torch.randint(256, (4096, 3, 32, 32), dtype=torch.uint8))
-    views, index = recipes.load("crop_flip", image_size=32), torch.randperm(4096)[:256].tolist()
-    one_by_one = seconds(
-        lambda: torch.cat([views(dataset.__getitems__([i])["pixel_values"])["pixel_values"] for i in index])
-    )
-    return one_by_one, seconds(lambda: views(dataset.__getitems__(index)["pixel_values"]))
+def compare_bounds(device: str) -> Iterator[Row]:
+    """The package's ways against the plain ones: a step, and the bound that matters most."""
+    if precision("auto") == "bf16":
+        works = {"slow": dim_step(False, device), "fast": dim_step(True, device)}
+        yield Row(f"DIM(L) step, {IMAGES} images: fp32 -> bf16, channels_last", "s", **interleaved(works))
+    works = {"slow": infonce_step(expanded_infonce, device), "fast": infonce_step(matmul_infonce, device)}
+    yield Row("DIM(L) InfoNCE: expanded scores -> matmul", "s", **interleaved(works))
+    if device == "cpu" and sys.platform == "linux":
+        peaks = {
+            name: peak_megabytes(f"benchmark.infonce_step(benchmark.{bound}, 'cpu')")
+            for name, bound in (("slow", "expanded_infonce"), ("fast", "matmul_infonce"))
+        }
+        yield Row("  its peak memory", "MiB", **peaks)
 
 
-def main(arguments: list[str]) -> int:
-    output = next((Path(a.partition("=")[2]) for a in arguments if a.startswith("output=")), None)
+def compare_views(device: str) -> Iterator[Row]:
+    """Views a second on one thread: torchvision's, image by image, against the batched ones."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for what, taken in benchmark_views.measure(device):
+        fast = taken.pop("batched")
+        for name, slow in taken.items():
+            yield Row(f"{what}: {name} -> batched", "img/s", slow=1 / slow, fast=1 / fast)
+    torch.set_num_threads(before)
+
+
+def report_steps(device: str) -> Iterator[dict[str, Any]]:
+    """Where the time of a step goes, and its peak memory."""
+    for name, parts, against in benchmark_steps.measure(device):
+        total = sum(parts.values())
+        outside = sum(seconds for part, seconds in parts.items() if part.startswith("data"))
+        print(
+            f"\n{name}: {total:.3f} s a step, {outside / total:.1%} of it for data; {against:.2f} of the encoder's speed"
+        )
+        for part, seconds in parts.items():
+            print(f"    {part:<18} {seconds * 1e3:>9.2f} ms {seconds / total:6.1%}")
+        peak = {}
+        if device == "cuda":
+            peak = {"peak_mib": torch.cuda.max_memory_allocated() / 2**20}
+        elif sys.platform == "linux":
+            peak = {"peak_mib": peak_megabytes(f"benchmark_steps.one_step({name!r})")}
+        if peak:
+            print(f"    peak memory        {peak['peak_mib']:>9.0f} MiB")
+        yield {"run": name, "seconds": parts, "data_share": outside / total, "speed_of_encoder": against, **peak}
+
+
+def main(arguments: list[str]) -> None:
+    """Measure everything, print it, and write `output` where it is given."""
+    settings = read_settings(Benchmark, {}, arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = []
-
-    def compare(what: str, slow: float, fast: float, unit: str) -> None:
-        rows.append({"what": what, "slow": slow, "fast": fast, "unit": unit, "ratio": slow / fast})
-        print(f"{what:<58} {slow:>9.4g} -> {fast:<9.4g} {unit:<4} {slow / fast:5.1f}x", flush=True)
-
-    if precision("auto") == "bf16":
-        times = [seconds(dim_step(fast, device)) for fast in (False, True)]
-        compare(f"DIM(L) step, {IMAGES} images: fp32 -> bf16, channels_last", *times, "s")
-    steps = [infonce_step(bound, device) for bound in (expanded_infonce, matmul_infonce)]
-    compare("DIM(L) InfoNCE: expanded scores -> matmul", *map(seconds, steps), "s")
-    if device == "cpu" and sys.platform == "linux":
-        compare("  its peak memory", peak_megabytes("expanded_infonce"), peak_megabytes("matmul_infonce"), "MiB")
-    compare("256 views, crop_flip: one by one -> batched", *feeding(), "s")
-    if output:
-        machine = {
-            "device": torch.cuda.get_device_name() if device == "cuda" else platform.machine(),
-            "torch": torch.__version__,
-        }
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(
-            json.dumps({"machine": machine | {"threads": torch.get_num_threads()}, "rows": rows}, indent=2) + "\n"
+    for row in (*compare_views(device), *compare_bounds(device)):
+        rows.append({**vars(row), "ratio": row.ratio})
+        print(f"{row.what:<84} {row.slow:>9.4g} -> {row.fast:<9.4g} {row.unit:<5} {row.ratio:5.1f}x", flush=True)
+    steps = list(report_steps(device))
+    beside = None
+    if device == "cpu" and sys.platform != "win32":
+        beside = benchmark_steps.beside_a_neighbour(device)
+        print(f"\nbeside a process that computes without pause, a run keeps {beside:.0%} of its speed")
+    if settings.output:
+        machine = {"device": device_name(), "torch": torch.__version__, "threads": torch.get_num_threads()}
+        path = Path(settings.output)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(
+            json.dumps({"machine": machine, "rows": rows, "steps": steps, "beside_a_neighbour": beside}, indent=2)
+            + "\n"
         )
-    return 0
+
+
+def device_name() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return cpu_capabilities().get("cpu_name") or platform.machine()
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command.run(main, __doc__, sys.argv[1:], needs_arguments=False))

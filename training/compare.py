@@ -8,6 +8,9 @@ finished is not repeated and one that was cut short goes on, so the same command
 all runs. Writes model_cards/NAME/results.json, table.md and figures; a question whose spreads overlap is answered "undecided".
 """
 
+import process  # noqa: F401 (before torch)
+
+# isort: split
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path

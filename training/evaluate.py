@@ -9,6 +9,9 @@ the checkpoint. Dataset and columns come from the run's recipe unless given. Pro
 regularisation chosen on a tenth of it; the test split is asked once.
 """
 
+import process  # noqa: F401 (before torch)
+
+# isort: split
 import sys
 from dataclasses import replace
 from pathlib import Path
