@@ -1,6 +1,6 @@
 """Speed and memory, fast way against slow way, in one run and as ratios.
 
-    python training/benchmark.py [output=model_cards/benchmark.json]
+    python training/benchmark.py [dataset=path/to/cifar10] [output=model_cards/benchmark.json]
 
 Views against torchvision's, the parts of a training step, the whole step against the encoder alone, bounds against their plain
 form, peak memory. Absolute figures differ from machine to machine; ratios hardly do. Run it on a machine that does nothing else.
@@ -34,6 +34,7 @@ IMAGES, LOCATIONS, UNITS = 128, 64, 256
 
 @dataclass
 class Benchmark:
+    dataset: str = "hf_infomax/colour_digits"  # of the views
     output: str | None = None  # a JSON file
 
 
@@ -128,11 +129,11 @@ def compare_bounds(device: str) -> Iterator[Row]:
         yield Row("  its peak memory", "MiB", **peaks)
 
 
-def compare_views(device: str) -> Iterator[Row]:
+def compare_views(device: str, dataset: str) -> Iterator[Row]:
     """Views a second on one thread: torchvision's, image by image, against the batched ones."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    for what, taken in benchmark_views.measure(device):
+    for what, taken in benchmark_views.measure(device, dataset):
         fast = taken.pop("batched")
         for name, slow in taken.items():
             yield Row(f"{what}: {name} -> batched", "img/s", slow=1 / slow, fast=1 / fast)
@@ -164,7 +165,7 @@ def main(arguments: list[str]) -> None:
     settings = read_settings(Benchmark, {}, arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = []
-    for row in (*compare_views(device), *compare_bounds(device)):
+    for row in (*compare_views(device, settings.dataset), *compare_bounds(device)):
         rows.append({**vars(row), "ratio": row.ratio})
         print(f"{row.what:<84} {row.slow:>9.4g} -> {row.fast:<9.4g} {row.unit:<5} {row.ratio:5.1f}x", flush=True)
     steps = list(report_steps(device))

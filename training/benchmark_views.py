@@ -16,10 +16,10 @@ from stopwatch import interleaved
 SIZES = ((32, 32, 256, 256), (224, 256, 32, 8))
 
 
-def images_of(side: int, count: int) -> Tensor:
-    """The embedded digits, enlarged where need be: (count, 3, side, side) uint8."""
-    digits = data.load_dataset("hf_infomax/colour_digits", f"train[:{count}]")
-    return data.decode_images(digits, "image", side, progress=False, cache=False).pixels
+def images_of(side: int, count: int, dataset: str = "hf_infomax/colour_digits") -> Tensor:
+    """Images of a dataset, enlarged where need be: (count, 3, side, side) uint8."""
+    split = data.load_dataset(dataset, f"train[:{count}]")
+    return data.decode_images(split, data.find_image_column(split), side, progress=False, cache=False).pixels
 
 
 def torchvision_simclr(transforms: object, side: int, blur: bool) -> Callable[[object], Tensor]:
@@ -42,10 +42,10 @@ def two_views(transform: Callable[[object], Tensor], images: list[object]) -> Te
     return torch.stack([torch.stack([transform(image), transform(image)]) for image in images])
 
 
-def measure(device: str) -> Iterator[tuple[str, dict[str, float]]]:
+def measure(device: str, dataset: str) -> Iterator[tuple[str, dict[str, float]]]:
     """(what, seconds an image and two views by name): "batched", "torchvision v1, Pillow" and "torchvision v2, tensors"."""
     for side, source, count, reference in SIZES:
-        images = images_of(source, max(count, reference))
+        images = images_of(source, max(count, reference), dataset)
         on_device, tensors = images[:count].to(device), list(images[:reference])
         pillow = [TF.to_pil_image(image) for image in tensors]
         for blur in (False, True):

@@ -95,9 +95,12 @@ _BLUR: Step = (
         "probability": Strength("blur", 0.5),
     },
 )
+# timm's "rand-m10-n2-mstd0.5", in which a larger magnitude does not posterise or solarise more.
 _RANDAUGMENT: Step = (
     RandAugment,
     {
+        "increasing": False,
+        "fill": (0.485, 0.456, 0.406),  # ImageNet's mean
         "layers": Strength("layers", 2),
         "magnitude": Strength("magnitude", 10.0),
         "magnitude_std": Strength("magnitude_std", 0.5),

@@ -40,7 +40,7 @@ class Draws:
     @classmethod
     def of(cls, seed: int, epoch: int, sample_index: Tensor) -> Draws:
         """The numbers of the images `sample_index` (B,) in an epoch of a run."""
-        return cls(_key(_key(_key(torch.zeros_like(sample_index), seed), epoch), sample_index))
+        return cls(_key(_key(_key(0, seed), epoch), sample_index))
 
     @classmethod
     def anew(cls, batch: int, device: torch.device | str) -> Draws:
@@ -56,7 +56,7 @@ class Draws:
 
     def split(self, parts: int) -> Draws:
         """A sequence for each of `parts` pieces of every image, (B * parts) in all, the image's own side by side."""
-        pieces = torch.arange(parts, device=self.keys.device)
+        pieces = torch.tensor(range(parts), device=self.keys.device)
         return Draws(_key(~self.keys[:, None] ^ _MIX_1, pieces).flatten())
 
     def select(self, index: slice | Tensor) -> Draws:
@@ -92,8 +92,9 @@ class Draws:
         return self.uniform(length).argsort(dim=1)
 
     def _make(self, count: int) -> Tensor:
-        counter = torch.arange(self._used + 1, self._used + 1 + count, device=self.keys.device)
-        bits = _mix(self.keys[:, None] + counter * _GAMMA)
+        # Multiplied here, where nothing overflows: a compiler would do it in symbols, and find the result too large.
+        steps = [_signed(step * _GAMMA) for step in range(self._used + 1, self._used + 1 + count)]
+        bits = _mix(self.keys[:, None] + torch.tensor(steps, device=self.keys.device))
         return _shifted(bits, 40).to(torch.float32) * 2.0**-24
 
 
@@ -107,16 +108,28 @@ def alike(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return function(wide).to(x.dtype)
 
 
-def _key(key: Tensor, number: int | Tensor) -> Tensor:
-    return _mix(key + _mix((torch.zeros_like(key) + number) * _GAMMA + _GAMMA))
+def _key(key: int | Tensor, number: int | Tensor) -> int | Tensor:
+    """The key of `number` under a key."""
+    spread = number * _GAMMA + _GAMMA
+    total = key + _mix(spread if isinstance(number, Tensor) else _signed(spread))
+    return _mix(total if isinstance(total, Tensor) else _signed(total))
 
 
-def _mix(x: Tensor) -> Tensor:
-    x = (x ^ _shifted(x, 30)) * _MIX_1
-    x = (x ^ _shifted(x, 27)) * _MIX_2
+def _mix(x: int | Tensor) -> int | Tensor:
+    x = _times(x ^ _shifted(x, 30), _MIX_1)
+    x = _times(x ^ _shifted(x, 27), _MIX_2)
     return x ^ _shifted(x, 31)
 
 
-def _shifted(x: Tensor, bits: int) -> Tensor:
-    """x >> bits without the sign, which torch's shift of an int64 keeps."""
+def _times(x: int | Tensor, factor: int) -> int | Tensor:
+    return x * factor if isinstance(x, Tensor) else _signed(x * factor)
+
+
+def _shifted(x: int | Tensor, bits: int) -> int | Tensor:
+    """x >> bits without the sign, which an int64 keeps."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _signed(x: int) -> int:
+    """Python's integer as an int64 holds it."""
+    return (x + 2**63) % 2**64 - 2**63
