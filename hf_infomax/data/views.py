@@ -125,14 +125,12 @@ class Views(nn.Module):
             draws = Draws.of(self.seed, epoch, sample_index.to(pixel_values.device))
         moving = {name: _decoded(columns[name], kind) for name, kind in self.columns.items()}
         sample = Sample(pixel_values, moving, self.columns, image_sizes, white)
-        # Scores of half precision are well, pixels of it are not: products stay float32 under autocast.
+        # Under autocast a crop's products would be rounded to half precision, to fewer bits than a pixel has.
         with torch.autocast(pixel_values.device.type, enabled=False):
             pieces = [self._views(sample.select(piece), draws.select(piece)) for piece in self._pieces(pixel_values)]
-        return (
-            pieces[0]
-            if len(pieces) == 1
-            else {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
-        )
+        if len(pieces) == 1:
+            return pieces[0]
+        return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 
     def _check(self, columns: Mapping[str, Tensor], pixel_values: Tensor) -> None:
         for name, kind in self.columns.items():
