@@ -14,8 +14,10 @@ and returns a scalar to be maximised; what is minimised is its negative.
 | `infonce` | per positive | lower bound of I(X; Y) | log(K + 1) | loses accuracy (Figure 8 of Deep InfoMax) |
 | `donsker_varadhan` | for the whole batch | lower bound of I(X; Y) | unbounded, high variance | biased upwards |
 | `jensen_shannon` | none | no: a divergence of its own | 0 | hardly changes |
+| `nce` | none | no: a likelihood, for K drawn out of N | 0 | needs the constant Z |
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -108,6 +110,54 @@ def jensen_shannon(positive: Tensor, negative: Tensor) -> Tensor:
     unmasked = negative.isfinite().sum()
     marginal = F.softplus(negative).sum() / unmasked  # softplus(-inf) = 0: masked candidates add nothing
     return -F.softplus(-positive).mean() - marginal
+
+
+def nce(positive: Tensor, negative: Tensor, log_z: Tensor | float, num_data: int) -> Tensor:
+    r"""Noise-contrastive estimation of the softmax over all N data: is this the positive, or one of m drawn uniformly?
+
+    .. math:: \hat J = E\big[ \log P(D{=}1 \mid p) + \textstyle\sum_{k=1}^{m} \log (1 - P(D{=}1 \mid n_k)) \big], \quad
+              P(D{=}1 \mid s) = \frac{e^{s} / Z}{e^{s} / Z + m / N}
+
+    CMC eq. 10 and 11. The noise term is the sum over the m negatives of each row; eq. 11 as printed takes their mean, which is
+    not NCE (Gutmann and Hyvarinen, 2010) and weighs the noise m times too little. Unlike `infonce` it compares every score with
+    a constant, so that Z matters: `log_partition` estimates it from a batch, and a running mean of that is to be preferred to
+    the first batch's alone.
+
+    Args:
+        positive: (...,) scores of the positives.
+        negative: (..., m) scores of negatives drawn uniformly from the data, broadcast over `positive`; -inf = masked out.
+        log_z: log Z, a scalar; no gradient is meant to flow into it.
+        num_data: N.
+
+    Returns:
+        A scalar, at most 0; not in nats of mutual information.
+
+    >>> import torch
+    >>> nce(torch.zeros(4), torch.zeros(4, 1), log_z=0.0, num_data=1)  # a blind critic: two times log 1/2
+    tensor(-1.3863)
+    """
+    positive, negative = positive.float(), negative.float()
+    shift = math.log(num_data) - log_z - negative.isfinite().sum(dim=-1).log()  # (...): log N / (m Z) of each row
+    noise = F.softplus(negative + shift.unsqueeze(-1)).sum(dim=-1)  # softplus(-inf) = 0: the masked add nothing
+    return -(F.softplus(-(positive + shift)) + noise).mean()
+
+
+def log_partition(negative: Tensor, num_data: int) -> Tensor:
+    r"""The logarithm of CMC's Z = sum over all N data of e^score, estimated from some of them: log N + log of the mean of e^n.
+
+    Args:
+        negative: (..., K) scores of data drawn uniformly; -inf = masked out.
+        num_data: N.
+
+    Returns:
+        A scalar, without gradient.
+
+    >>> import torch
+    >>> log_partition(torch.zeros(4, 7), num_data=100)  # log 100
+    tensor(4.6052)
+    """
+    negative = negative.detach().float()
+    return negative.flatten().logsumexp(dim=0) - negative.isfinite().sum().log() + math.log(num_data)
 
 
 Bound = Callable[[Tensor, Tensor], Tensor]
