@@ -4,6 +4,9 @@
 |---|---|---|---|---|
 | `dim_dcgan` | 32x32 | 4x4x256 | fc 1024 | Deep InfoMax A.1, the CIFAR encoder |
 | `dim_alexnet` | 64x64 | 7x7x192 | fc 4096, 4096 | Deep InfoMax A.1, Tiny ImageNet and STL-10 |
+| `cmc_alexnet` | 224x224 | 6x6x128 | fc 2048, 2048 | CMC Table 9, half of AlexNet: one of two encoders |
+| `cmc_alexnet_stl10` | 64x64 | 7x7x96 | fc 2048, 2048 | CMC Table 8, the same for STL-10 |
+| `cmc_nyu` | 128x128 | 4x4x512 | fc 512 | CMC Table 10, for patches of NYU-Depth-V2; its fc7 is y, 256 |
 | `resnet18_cifar`, `resnet34_cifar`, `resnet50_cifar` | 32x32 | 4x4 | pooled | He et al. 2016 with the usual 3x3 stride-1 stem |
 
 They keep timm's conventions (`forward_features`, `forward_intermediates`, `forward_head(pre_logits=True)`, `feature_info`,
@@ -37,6 +40,9 @@ default_cfgs = generate_default_cfgs(
     {
         "dim_dcgan": _cfg(32, "conv1.0", "head", fixed_input_size=True),
         "dim_alexnet": _cfg(64, "conv1.0", "head", fixed_input_size=True),
+        "cmc_alexnet": _cfg(224, "conv1.0", "head", fixed_input_size=True),
+        "cmc_alexnet_stl10": _cfg(64, "conv1.0", "head", fixed_input_size=True),
+        "cmc_nyu": _cfg(128, "conv1.0", "head", fixed_input_size=True),
         "resnet18_cifar": _cfg(32, "conv1", "fc", fixed_input_size=False),
         "resnet34_cifar": _cfg(32, "conv1", "fc", fixed_input_size=False),
         "resnet50_cifar": _cfg(32, "conv1", "fc", fixed_input_size=False),
@@ -44,14 +50,14 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _conv(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
-    # "ReLU activations and batch norm were used on every hidden layer" (A.1): no bias before a batch norm.
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=1, bias=False)
+def _conv(inputs: int, outputs: int, kernel: int, stride: int, padding: int) -> list[nn.Module]:
+    # "ReLU activations and batch norm were used on every hidden layer" (DIM A.1): no bias before a batch norm.
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
     return [conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
 
 
 class ConvNet(nn.Module):
-    """Stages of convolutions, then fully connected hidden layers on the flattened last map: Deep InfoMax's two encoders.
+    """Stages of a convolution each, then fully connected hidden layers on the flattened last map: the papers' own encoders.
 
     Args:
         num_classes: outputs of the classifier; 0 leaves the last hidden layer as the output.
@@ -59,8 +65,9 @@ class ConvNet(nn.Module):
         img_size: side of the square input; the flattened last map fixes it.
         channels: outputs of the stages.
         hidden_sizes: units of the hidden layers after the last map; a flattened map (no hidden layer) if empty.
-        pooled_stages: None for 4x4 stride-2 convolutions (DCGAN); else the stages, counted from 0, whose 3x3 stride-1
-            convolution is followed by 3x3 stride-2 max-pooling (AlexNet-like).
+        convolutions: (kernel, stride, padding) of every stage; None for DCGAN's (4, 2, 1), or (3, 1, 1) where stages pool.
+        pooled_stages: the stages, counted from 0, whose convolution is followed by max-pooling of stride 2.
+        pool_size: side of the pooling's window.
     """
 
     def __init__(
@@ -70,21 +77,21 @@ class ConvNet(nn.Module):
         img_size: int | tuple[int, int] = 32,
         channels: tuple[int, ...] = (64, 128, 256),
         hidden_sizes: tuple[int, ...] = (1024,),
-        pooled_stages: tuple[int, ...] | None = None,
+        convolutions: tuple[tuple[int, int, int], ...] | None = None,
+        pooled_stages: tuple[int, ...] = (),
+        pool_size: int = 3,
     ):
         super().__init__()
         self.feature_info: list[dict[str, Any]] = []
         side = img_size if isinstance(img_size, int) else img_size[0]
         reduction, inputs = 1, in_chans
-        for index, outputs in enumerate(channels):
-            if pooled_stages is None:
-                layers, scale = _conv(inputs, outputs, kernel=4, stride=2), 2
-                side = side // 2
-            else:
-                layers, scale = _conv(inputs, outputs, kernel=3, stride=1), 1
-                if index in pooled_stages:
-                    layers.append(nn.MaxPool2d(3, 2))
-                    scale, side = 2, (side - 3) // 2 + 1
+        convolutions = convolutions or ((3, 1, 1) if pooled_stages else (4, 2, 1),) * len(channels)
+        for index, (outputs, (kernel, stride, padding)) in enumerate(zip(channels, convolutions, strict=True)):
+            layers, scale = _conv(inputs, outputs, kernel, stride, padding), stride
+            side = (side + 2 * padding - kernel) // stride + 1
+            if index in pooled_stages:
+                layers.append(nn.MaxPool2d(pool_size, 2))
+                scale, side = scale * 2, (side - pool_size) // 2 + 1
             name = f"conv{index + 1}"
             self.add_module(name, nn.Sequential(*layers))
             reduction, inputs = reduction * scale, outputs
@@ -154,6 +161,42 @@ def dim_alexnet(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     return build_model_with_cfg(ConvNet, "dim_alexnet", pretrained, **(shape | kwargs))
 
 
+def cmc_alexnet(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Half of AlexNet for 224x224 images, the encoder of one of CMC's two views (Table 9; its fc8 is y, 128)."""
+    shape = {
+        "img_size": 224,
+        "channels": (48, 128, 192, 192, 128),
+        "hidden_sizes": (2048, 2048),
+        "convolutions": ((11, 4, 2), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1)),
+        "pooled_stages": (0, 1, 4),
+    }
+    return build_model_with_cfg(ConvNet, "cmc_alexnet", pretrained, **(shape | kwargs))
+
+
+def cmc_alexnet_stl10(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Half of Deep InfoMax's AlexNet for 64x64 images, the encoder of one of CMC's two views (Table 8; its fc8 is y, 64)."""
+    shape = {
+        "img_size": 64,
+        "channels": (48, 96, 192, 192, 96),
+        "hidden_sizes": (2048, 2048),
+        "pooled_stages": (0, 1, 4),
+    }
+    return build_model_with_cfg(ConvNet, "cmc_alexnet_stl10", pretrained, **(shape | kwargs))
+
+
+def cmc_nyu(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CMC's encoder of a view of NYU-Depth-V2, 128x128 patches (Table 10; its fc7 is y, 256)."""
+    shape = {
+        "img_size": 128,
+        "channels": (64, 128, 256, 256, 512),
+        "hidden_sizes": (512,),
+        "convolutions": ((8, 2, 3), (4, 2, 1), (4, 2, 1), (3, 1, 1), (4, 2, 1)),
+        "pooled_stages": (0,),
+        "pool_size": 2,
+    }
+    return build_model_with_cfg(ConvNet, "cmc_nyu", pretrained, **(shape | kwargs))
+
+
 def resnet18_cifar(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """ResNet-18 with the stem for 32x32 images."""
     shape = {"block": BasicBlock, "layers": (2, 2, 2, 2)}
@@ -173,6 +216,15 @@ def resnet50_cifar(pretrained: bool = False, **kwargs: Any) -> nn.Module:
 
 
 # The file travels with every checkpoint and may be executed a second time; timm warns when a name is registered twice.
-for _entrypoint in (dim_dcgan, dim_alexnet, resnet18_cifar, resnet34_cifar, resnet50_cifar):
+for _entrypoint in (
+    dim_dcgan,
+    dim_alexnet,
+    cmc_alexnet,
+    cmc_alexnet_stl10,
+    cmc_nyu,
+    resnet18_cifar,
+    resnet34_cifar,
+    resnet50_cifar,
+):
     if not timm.is_model(_entrypoint.__name__):
         register_model(_entrypoint)

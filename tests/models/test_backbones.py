@@ -10,10 +10,11 @@ from torch import nn
 from hf_infomax.models import backbones
 from hf_infomax.models.backbones import ConvNet
 
-NAMES = ("dim_dcgan", "dim_alexnet", "resnet18_cifar", "resnet34_cifar", "resnet50_cifar")
+CONVNETS = ("dim_dcgan", "dim_alexnet", "cmc_alexnet", "cmc_alexnet_stl10", "cmc_nyu")
+NAMES = (*CONVNETS, "resnet18_cifar", "resnet34_cifar", "resnet50_cifar")
 
-# The hidden layers of dim_alexnet hold 55 million weights as published; its maps are what is looked at here.
-LIGHT = {"dim_alexnet": {"hidden_sizes": (48, 40)}}
+# The hidden layers of the AlexNets hold up to 55 million weights as published; their maps are what is looked at here.
+LIGHT = {name: {"hidden_sizes": (48, 40)} for name in ("dim_alexnet", "cmc_alexnet", "cmc_alexnet_stl10")}
 
 
 def create(name, **kwargs):
@@ -44,7 +45,7 @@ def test_they_keep_timm_s_conventions(name):
         assert torch.equal(final, model.forward_features(view))
         for info, layer in zip(model.feature_info, maps, strict=True):
             assert layer.shape[1] == info["num_chs"]
-            assert abs(view.shape[-1] / info["reduction"] - layer.shape[-1]) <= 1  # unpadded pooling drops a border
+            assert abs(view.shape[-1] / info["reduction"] - layer.shape[-1]) <= 1  # what is unpadded drops a border
             assert isinstance(model.get_submodule(info["module"]), nn.Module)
         hidden = model.forward_head(final, pre_logits=True)
         assert hidden.shape == (2, model.head_hidden_size)
@@ -80,6 +81,35 @@ def test_the_published_alexnet():
     assert shapes == [(96, 31, 31), (192, 15, 15), (384, 15, 15), (384, 15, 15), (192, 7, 7)]
     linear = [module for module in model.hidden if isinstance(module, nn.Linear)]
     assert [(layer.in_features, layer.out_features) for layer in linear] == [(9408, 4096), (4096, 4096)]
+
+
+@pytest.mark.parametrize(
+    ("name", "maps", "hidden"),
+    [
+        (
+            "cmc_alexnet",  # Table 9, the stages with their pooling
+            [(48, 27, 27), (128, 13, 13), (192, 13, 13), (192, 13, 13), (128, 6, 6)],
+            [(4608, 2048), (2048, 2048)],
+        ),
+        (
+            "cmc_alexnet_stl10",  # Table 8
+            [(48, 31, 31), (96, 15, 15), (192, 15, 15), (192, 15, 15), (96, 7, 7)],
+            [(4704, 2048), (2048, 2048)],
+        ),
+        (
+            "cmc_nyu",  # Table 10
+            [(64, 32, 32), (128, 16, 16), (256, 8, 8), (256, 8, 8), (512, 4, 4)],
+            [(8192, 512)],
+        ),
+    ],
+)
+def test_the_published_encoders_of_a_view(name, maps, hidden):
+    with torch.device("meta"):
+        model = timm.create_model(name, pretrained=False, in_chans=2).eval()
+        found = model.forward_intermediates(torch.empty(1, 2, *model.pretrained_cfg["input_size"][1:]))[1]
+    assert [tuple(layer.shape[1:]) for layer in found] == maps
+    linear = [module for module in model.hidden if isinstance(module, nn.Linear)]
+    assert [(layer.in_features, layer.out_features) for layer in linear] == hidden
 
 
 def test_the_published_dcgan():
