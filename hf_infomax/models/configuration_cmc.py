@@ -13,7 +13,8 @@ class CMCConfig(InfoMaxConfig):
     concatenation over views.
 
     Args:
-        color_space, views: {L, ab} by default; "ycbcr" with ["Y", "CbCr"] is the other pair of this release.
+        color_space, views: {L, ab} by default; "ydbdr" with ["Y", "DbDr"] is the paper's other pair, and `ColorSpace.splits`
+            lists those of every space.
         representation_size (`int`): D, the size of the space in which the views are compared (128 in the paper).
         temperature (`float`): of the cosine critic, eq. 3 (0.07 in the paper).
         bound (`str`): "infonce", "jsd" or "dv".

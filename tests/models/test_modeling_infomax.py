@@ -191,7 +191,10 @@ def test_images_that_are_not_rgb(method, config, classes, shape):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"color_space": "hsl"}, "Unknown color_space 'hsl': choose one of rgb, lab, ycbcr."),
+        (
+            {"color_space": "hsl"},
+            "Unknown color_space 'hsl': choose one of rgb, linear_rgb, xyz, lab, ycbcr, ydbdr, yuv, hsv, hed.",
+        ),
         ({"views": ["L", "xyz"]}, "View 'xyz' is no run of the channels Lab of color_space 'lab'."),
         ({"views": []}, "views=[] must name one view or more, each once."),
         ({"views": ["L", "L"]}, "views=['L', 'L'] must name one view or more, each once."),
