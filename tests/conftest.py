@@ -1,4 +1,4 @@
-"""No test asks the network, each starts from the same random state, and the embedded digits are drawn once and in small numbers."""
+"""No test asks the network, each starts from the same random state, and the embedded sets are drawn once and in small numbers."""
 
 import os
 
@@ -11,6 +11,7 @@ import torch
 
 from hf_infomax.data import loading
 from hf_infomax.data.colour_digits import ColourDigits, ColourDigitsConfig
+from hf_infomax.data.scenes import Scenes, ScenesConfig
 
 
 class FewDigits(ColourDigits):
@@ -18,6 +19,17 @@ class FewDigits(ColourDigits):
 
     BUILDER_CONFIGS = [
         ColourDigitsConfig(name="default", version=ColourDigits.VERSION, train_images=1_100, test_images=300)
+    ]
+
+
+class FewScenes(Scenes):
+    """The embedded scenes in small numbers: 30 for training and 10 for testing, 3 and 2 where they are large or clips."""
+
+    __module__ = Scenes.__module__  # what `datasets` names a cache after; the digits have this one's
+    BUILDER_CONFIGS = [
+        ScenesConfig(name="default", version=Scenes.VERSION, train_scenes=30, test_scenes=10),
+        ScenesConfig(name="large", version=Scenes.VERSION, image_size=128, train_scenes=3, test_scenes=2),
+        ScenesConfig(name="clips", version=Scenes.VERSION, frames=6, train_scenes=3, test_scenes=2),
     ]
 
 
@@ -42,12 +54,19 @@ def digits_cache(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def embedded(monkeypatch, digits_cache):
-    """`load_dataset("hf_infomax/colour_digits", ...)` gives few images, cached away from the user's."""
+    """`load_dataset("hf_infomax/...", ...)` gives few images, cached away from the user's."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", digits_cache)
     monkeypatch.setitem(loading.EMBEDDED, "hf_infomax/colour_digits", FewDigits)
+    monkeypatch.setitem(loading.EMBEDDED, "hf_infomax/scenes", FewScenes)
 
 
 @pytest.fixture
 def digits():
     """The training images as a `datasets.Dataset`."""
     return loading.load_dataset("hf_infomax/colour_digits", "train")
+
+
+@pytest.fixture
+def scenes():
+    """The training scenes as a `datasets.Dataset`."""
+    return loading.load_dataset("hf_infomax/scenes", "train")

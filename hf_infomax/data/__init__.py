@@ -1,7 +1,8 @@
 """From datasets to batches of views, one step a file.
 
     loading         a name -> a `datasets.Dataset`, or a stream of one      (embedded sets are caught before the Hub)
-    colour_digits   the embedded set with known factors of variation
+    colour_digits   an embedded set with known factors of variation
+    scenes          another, rendered: depth, normals, labels, boxes and short clips       (rendering: the ray caster)
     images          an image column -> its images, decoded once             (decoding: one image; cache: built safely;
                                                                              stores: mapped into memory)
     batches         those images, or a stream -> a `DataLoader` of {"pixel_values", "sample_index", ...}
@@ -25,6 +26,7 @@ from .batches import DecodedDataset, StreamingImages, collate, data_loader
 from .colour_digits import ColourDigits
 from .images import DecodedImages, decode_images
 from .loading import EMBEDDED, find_image_column, find_label_column, load_dataset, require_column
+from .scenes import Scenes
 from .sheet import view_sheet
 from .stores import VariableImages
 from .views import Views
@@ -34,6 +36,7 @@ __all__ = [
     "ColourDigits",
     "DecodedDataset",
     "DecodedImages",
+    "Scenes",
     "StreamingImages",
     "VariableImages",
     "Views",

@@ -15,9 +15,13 @@ from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationError
 from hf_infomax.models.errors import UsageError
 
 from .colour_digits import ColourDigits
+from .scenes import Scenes
 
 EMBEDDED_PREFIX = "hf_infomax/"
-EMBEDDED: dict[str, type[datasets.DatasetBuilder]] = {"hf_infomax/colour_digits": ColourDigits}
+EMBEDDED: dict[str, type[datasets.DatasetBuilder]] = {
+    "hf_infomax/colour_digits": ColourDigits,
+    "hf_infomax/scenes": Scenes,
+}
 
 LABEL_NAMES = ("label", "labels", "fine_label")
 
