@@ -1,4 +1,4 @@
-"""Contrastive Multiview Coding (Tian et al. 2020): one view of an image against another."""
+"""Contrastive Multiview Coding (Tian et al. 2020): the views of an image against each other."""
 
 from itertools import permutations
 from typing import Any
@@ -8,7 +8,7 @@ from transformers.utils import can_return_tuple
 
 from .configuration_cmc import CMCConfig
 from .critics import Cosine
-from .errors import UsageError
+from .errors import UsageError, unknown_name
 from .modeling_infomax import InfoMaxForImageClassification, InfoMaxForPreTraining, InfoMaxModel, PreTrainingOutput
 from .negatives import InBatch
 
@@ -26,9 +26,10 @@ class CMCModel(InfoMaxModel):
 
 
 class CMCForPreTraining(InfoMaxForPreTraining):
-    r"""CMC's objective for two views, in both directions (eq. 4).
+    r"""CMC's objective: every pair of views in both directions (eq. 4; the full graph, eq. 8), or those of a core view (eq. 7).
 
-    .. math:: \hat I(V_1; V_2) + \hat I(V_2; V_1)
+    .. math:: \sum_{i < j} \hat I(V_i; V_j) + \hat I(V_j; V_i), \quad \text{or}\quad
+              \sum_{j \neq c} \hat I(V_c; V_j) + \hat I(V_j; V_c)
 
     In the contract: the views are colour channels; each has an encoder; the critic is the cosine over a temperature (eq. 3);
     the negatives are the other view of the other images of the batch; the bound is the configuration's, InfoNCE in the paper.
@@ -49,7 +50,10 @@ class CMCForPreTraining(InfoMaxForPreTraining):
         self.vector = self.model.feature_layers[-1]
         self.critic = Cosine(config.temperature)
         self.negatives = InBatch(config.num_negatives)
-        self.pairs = list(permutations(config.views, 2))
+        core = config.core_view
+        if core is not None and core not in config.views:
+            raise unknown_name("core_view", core, config.views)
+        self.pairs = [pair for pair in permutations(config.views, 2) if core is None or core in pair]
         self.post_init()
 
     @can_return_tuple

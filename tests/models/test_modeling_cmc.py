@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from hf_infomax import CMCConfig, CMCForPreTraining
+from hf_infomax import CMCConfig, CMCForPreTraining, UsageError
 from hf_infomax.models.colors import rgb_to_lab, rgb_to_ycbcr
 
 
@@ -32,6 +32,34 @@ def test_the_loss_equals_a_loop_over_eq_4_in_both_directions(build, images, spac
     assert {name: part.item() for name, part in output.parts.items()} == pytest.approx(expected, abs=1e-5)
     assert output.loss.item() == pytest.approx(-sum(expected.values()), abs=1e-5)
     assert output.bound.item() == pytest.approx(sum(expected.values()) / 2, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("core", "pairs"),
+    [
+        (None, {"L->a", "a->L", "L->b", "b->L", "a->b", "b->a"}),  # eq. 8, the full graph
+        ("L", {"L->a", "a->L", "L->b", "b->L"}),  # eq. 7
+    ],
+)
+def test_more_than_two_views_are_the_sum_over_their_pairs(build, images, core, pairs):
+    model = build(views=["L", "a", "b"], core_view=core)
+    with torch.no_grad():
+        output = model(images)
+        z = {name: F.normalize(layers["y"], dim=1) for name, layers in model.model.encode(images).items()}
+    assert set(output.parts) == pairs
+    own = torch.arange(6)
+    total = sum(
+        F.cross_entropy(z[anchor] @ z[target].T / 0.07, own) - math.log(6)
+        for anchor, target in (pair.split("->") for pair in pairs)
+    )
+    torch.testing.assert_close(output.loss, total, rtol=1e-4, atol=1e-4)
+    assert output.bound.item() == pytest.approx(-total.item() / len(pairs), abs=1e-4)
+    assert model.model(images).pooler_output.shape[1] == 3 * z["L"].shape[1]
+
+
+def test_a_core_view_is_one_of_the_views(build):
+    with pytest.raises(UsageError, match="Unknown core_view 'b': choose one of L, ab"):
+        build(core_view="b")
 
 
 def test_the_loss_is_a_symmetric_cross_entropy(build, images):
