@@ -8,6 +8,7 @@
 | `cmc_alexnet_stl10` | 64x64 | 7x7x96 | fc 2048, 2048 | CMC Table 8, the same for STL-10 |
 | `cmc_nyu` | 128x128 | 4x4x512 | fc 512 | CMC Table 10, for patches of NYU-Depth-V2; its fc7 is y, 256 |
 | `resnet18_cifar`, `resnet34_cifar`, `resnet50_cifar` | 32x32 | 4x4 | pooled | He et al. 2016 with the usual 3x3 stride-1 stem |
+| `resnet50_x05`, `resnet50_x2` | 224x224 | 7x7 | pooled 1024, 4096 | CMC Table 1, every layer half or twice as wide |
 
 They keep timm's conventions (`forward_features`, `forward_intermediates`, `forward_head(pre_logits=True)`, `feature_info`,
 `head_hidden_size`), so whatever reads a timm model reads them, and `timm.create_model("dim_dcgan", ...)` makes them.
@@ -43,6 +44,8 @@ default_cfgs = generate_default_cfgs(
         "cmc_alexnet": _cfg(224, "conv1.0", "head", fixed_input_size=True),
         "cmc_alexnet_stl10": _cfg(64, "conv1.0", "head", fixed_input_size=True),
         "cmc_nyu": _cfg(128, "conv1.0", "head", fixed_input_size=True),
+        "resnet50_x05": _cfg(224, "conv1", "fc", fixed_input_size=False),
+        "resnet50_x2": _cfg(224, "conv1", "fc", fixed_input_size=False),
         "resnet18_cifar": _cfg(32, "conv1", "fc", fixed_input_size=False),
         "resnet34_cifar": _cfg(32, "conv1", "fc", fixed_input_size=False),
         "resnet50_cifar": _cfg(32, "conv1", "fc", fixed_input_size=False),
@@ -145,6 +148,23 @@ class CIFARResNet(ResNet):
             info["reduction"] = max(info["reduction"] // 4, 1)
 
 
+class ScaledResNet(ResNet):
+    """timm's ResNet of bottlenecks with all layers `width` times as wide, the stem included, which timm's own options leave."""
+
+    def __init__(self, *args: Any, width: float = 1.0, in_chans: int = 3, **kwargs: Any):
+        stem = int(64 * width)
+        channels = tuple(stem * 2**stage for stage in range(4))
+        super().__init__(*args, in_chans=in_chans, channels=channels, **kwargs)
+        first = self.layer1[0]
+        self.conv1 = nn.Conv2d(in_chans, stem, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
+        first.conv1 = nn.Conv2d(stem, first.conv1.out_channels, 1, bias=False)
+        first.downsample[0] = nn.Conv2d(stem, first.downsample[0].out_channels, 1, bias=False)
+        for conv in (self.conv1, first.conv1, first.downsample[0]):
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        self.feature_info[0]["num_chs"] = stem
+
+
 def dim_dcgan(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """Deep InfoMax's CIFAR encoder: 64-128-256 4x4 stride-2 convolutions and fc 1024 (A.1, after DCGAN)."""
     return build_model_with_cfg(ConvNet, "dim_dcgan", pretrained, **kwargs)
@@ -197,6 +217,18 @@ def cmc_nyu(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     return build_model_with_cfg(ConvNet, "cmc_nyu", pretrained, **(shape | kwargs))
 
 
+def resnet50_x05(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ResNet-50 with layers half as wide, one of CMC's two encoders that together are as large as half a ResNet-50."""
+    shape = {"block": Bottleneck, "layers": (3, 4, 6, 3), "width": 0.5}
+    return build_model_with_cfg(ScaledResNet, "resnet50_x05", pretrained, **(shape | kwargs))
+
+
+def resnet50_x2(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ResNet-50 with layers twice as wide."""
+    shape = {"block": Bottleneck, "layers": (3, 4, 6, 3), "width": 2.0}
+    return build_model_with_cfg(ScaledResNet, "resnet50_x2", pretrained, **(shape | kwargs))
+
+
 def resnet18_cifar(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """ResNet-18 with the stem for 32x32 images."""
     shape = {"block": BasicBlock, "layers": (2, 2, 2, 2)}
@@ -222,6 +254,8 @@ for _entrypoint in (
     cmc_alexnet,
     cmc_alexnet_stl10,
     cmc_nyu,
+    resnet50_x05,
+    resnet50_x2,
     resnet18_cifar,
     resnet34_cifar,
     resnet50_cifar,

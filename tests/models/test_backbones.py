@@ -112,6 +112,30 @@ def test_the_published_encoders_of_a_view(name, maps, hidden):
     assert [(layer.in_features, layer.out_features) for layer in linear] == hidden
 
 
+@pytest.mark.parametrize(("name", "millions", "vector"), [("resnet50_x05", 6, 1024), ("resnet50_x2", 94, 4096)])
+def test_the_published_widths(name, millions, vector):
+    with torch.device("meta"):
+        model = timm.create_model(name, pretrained=False, num_classes=0).eval()
+        maps = model.forward_intermediates(torch.empty(1, 3, 64, 64))[1]
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert count / 1e6 == pytest.approx(millions, rel=0.05)  # Table 2 of InfoMin's supplement: two make 12 and 188
+    assert model.head_hidden_size == vector
+    assert [layer.shape[1] for layer in maps] == [info["num_chs"] for info in model.feature_info]
+
+
+def test_a_width_of_one_is_timm_s_own_resnet():
+    scaled = timm.create_model("resnet50_x2", width=1.0, pretrained=False, num_classes=3)
+    own = timm.create_model("resnet50", pretrained=False, num_classes=3)
+    assert {k: v.shape for k, v in scaled.state_dict().items()} == {k: v.shape for k, v in own.state_dict().items()}
+    for name in ("conv1", "layer1.0.conv1", "layer1.0.downsample.0"):
+        ours, theirs = (model.get_submodule(name).weight.std().item() for model in (scaled, own))
+        assert ours == pytest.approx(theirs, rel=0.1)
+    own.load_state_dict(scaled.state_dict())
+    view = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(scaled.eval()(view), own.eval()(view))
+
+
 def test_the_published_dcgan():
     model = create("dim_dcgan")
     convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
