@@ -124,7 +124,9 @@ def train(recipe: Recipe) -> Path:
     groups = network.parameter_groups(cfg.learning_rate, cfg.weight_decay)
     model, optimizer, loader = accelerator.prepare(network, build_optimizer(cfg, groups), images)
     state = network.training_state(num_samples, accelerator.device)  # None where a method needs none
-    set_seed(cfg.seed, device_specific=True)  # from here on every process draws negatives of its own
+    set_seed(
+        cfg.seed, device_specific=True
+    )  # from here on every process draws negatives, and views of a stream, of its own
     progress = load(last, accelerator, model, optimizer, state) if last else Progress()
 
     steps_per_epoch = math.ceil(len(loader) / cfg.gradient_accumulation) if num_samples else cfg.max_steps

@@ -1,7 +1,7 @@
 """How a training process waits, and what it keeps: imported before torch, whose OpenMP reads the environment once.
 
-Threads. By default one that waits for the others spins, and takes from a busy neighbour on the same core what it does not use
-itself: beside one such process a run falls to a third of its speed, beside two to a twentieth. Put to sleep, it keeps its share.
+Threads. By default one that waits for the others spins, on a core that other processes could use. How many there are matters more:
+see threads.py.
 
 Memory. By default glibc gives blocks of a few MiB back to the system as soon as they are free, and a batch of views, made of dozens
 of them, then spends a third of its time on pages that it has only just returned.

@@ -30,11 +30,9 @@ class DataRecipe:
     image_column: str | None = None  # None: the first image column
     label_column: str | None = None  # None: the first class label; used by the periodic kNN alone
     shorter_side: int | None = (
-        None  # pixels at most, keeping the aspect, for views that crop; None: squares of the model's size
+        None  # pixels at most, keeping the aspect, for views that crop; None: the model's squares
     )
-    columns: dict[str, str] = field(
-        default_factory=dict
-    )  # further image columns: {depth: values, semantic: labels, n: normals}
+    columns: dict[str, str] = field(default_factory=dict)  # further image columns: values, labels or normals
     streaming: bool = False
     shuffle_buffer: int = 10_000  # images, of a stream
     on_corrupt: str = "stop"  # or "skip", with a count
@@ -60,9 +58,7 @@ class TrainRecipe:
     gradient_checkpointing: bool = False
     gradient_accumulation: int = 1  # batches of one optimizer step; negatives stay those of each batch
     compile: bool = False
-    threads: int | None = (
-        None  # of a CPU; None: as many as other processes leave free; a number: for runs equal to the last bit
-    )
+    threads: int | None = None  # of a CPU, for runs equal to the last bit; None: as many as other processes leave free
     seed: int = 0
     log_every: int = 20  # steps
     checkpoint_every: int = 1  # epochs; 0: only at the end, and when interrupted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from hf_infomax.models.errors import UsageError, choose
 
-from .augmentations import KINDS, Augmentation, Draws, JigsawPatches, Sample
+from .augmentations import KINDS, Augmentation, Draws, Sample
 
 # On a CPU a batch goes through in pieces of so many values, which fit the caches from one augmentation to the next.
 _PIECE = 512 * 3 * 32 * 32
@@ -29,7 +30,7 @@ class Branch(nn.Module):
         self.steps = nn.ModuleList(steps)
         self.crops = crops
         self.side = side
-        self.patches = next((step.pieces for step in steps if isinstance(step, JigsawPatches)), None)
+        self.patches = math.prod(step.pieces for step in steps)  # of each crop; 1 where it stays whole
 
     def forward(self, sample: Sample, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         """A sample of B images -> its view (B, [V,] [patches,] 3, h, w), and its columns (B, [V,] ...)."""
@@ -38,16 +39,16 @@ class Branch(nn.Module):
             draws = draws.split(self.crops)
         for step in self.steps:
             sample = step.transform(sample, draws)
-            if isinstance(step, JigsawPatches):
+            if step.pieces > 1:
                 draws = draws.split(step.pieces)
         images = sample.unit_images().clamp_(0, 1)  # sums of weights miss 1 by a rounding
-        if self.patches is None and images.shape[-2:] != (self.side, self.side):
+        if self.patches == 1 and images.shape[-2:] != (self.side, self.side):
             height, width = images.shape[-2:]
             raise UsageError(
                 f"the views are {height}x{width} pixels and {self.side}x{self.side} were asked for: "
                 "decode the images at that size, or take a recipe that crops."
             )
-        if self.patches is not None:
+        if self.patches > 1:
             images = images.unflatten(0, (-1, self.patches))
         if self.crops is None:
             return images, sample.columns

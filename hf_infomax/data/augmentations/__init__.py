@@ -11,6 +11,7 @@ It draws from a `Draws`, whose numbers depend on seed, epoch and index alone; wi
 
     randomness    Draws: counter-based random numbers
     geometry      one affine map an image, for pixels, labels, boxes, flow and normals alike
+    warp          Warp: rotations, shears and any other affine map
     photometry    pure functions of images and one parameter an image
     sample        the columns of a batch that move together
 """

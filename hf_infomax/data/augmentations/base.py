@@ -18,7 +18,13 @@ Range = tuple[float, float]
 
 
 class Augmentation(nn.Module):
-    """What all share: uint8 or floating point, and where the random numbers come from."""
+    """What all share: uint8 or floating point, and where the random numbers come from.
+
+    Attributes:
+        pieces: images that it makes of each, side by side; what follows draws for every one from `draws.split(pieces)`.
+    """
+
+    pieces = 1
 
     def forward(self, images: Tensor, draws: Draws | None = None) -> Tensor:
         """(B, 3, H, W) uint8, or floating point in [0, 1] -> the same type, changed."""

@@ -51,17 +51,12 @@ class ColorJitter(Augmentation):
         self.probability = probability_of("jitter", probability)
 
     def change(self, images: Tensor, draws: Draws) -> Tensor:
-        brightness, contrast, saturation, hue = self.factors(draws)
+        *adjustments, hue = self.factors(draws)
         order = draws.permutation(4)  # (B, 4): which of the four comes at each place
-        # The first three are blends of the image with black, with its mean grey and with its greys: one formula for all
-        # images at once, which is faster than to part them by what comes next.
-        factors = torch.stack([brightness, contrast, saturation, torch.ones_like(hue)], 1).gather(1, order)  # (B, 4)
-        to_mean, to_greys = [(order == number) * (1 - factors) for number in (1, 2)]
+        # The first three are one formula for all images at once, which is faster than to part them by what comes next.
+        factors = [torch.where(order == number, factor[:, None], 1.0) for number, factor in enumerate(adjustments)]
         for place in range(4):
-            grey = photometry.grayscale(images)  # (B, 1, H, W)
-            mean = grey.mean((2, 3), keepdim=True).mul_(photometry.per_image(to_mean[:, place]))
-            other = grey.mul_(photometry.per_image(to_greys[:, place])).add_(mean)
-            images.mul_(photometry.per_image(factors[:, place])).add_(other).clamp_(0, 1)
+            images = photometry.adjust_one(images, *(factor[:, place] for factor in factors))
             if self.strengths[3]:
                 images = on_some(images, (order[:, place] == 3) & (hue != 0), photometry.adjust_hue, hue)
         return images
@@ -164,7 +159,8 @@ class Solarize(Augmentation):
 class Normalize(Augmentation):
     """(image - mean) / std, channel by channel; takes floating point alone, for the result is none of [0, 1].
 
-    The models of this package normalise inside: this is for those that do not.
+    The models of this package normalise inside: this is for those that do not, applied to the views. A recipe has no place
+    for it, since its views are in [0, 1].
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:

@@ -123,7 +123,7 @@ class Crop(Geometry):
         return weight.div_(weight.sum(-1, keepdim=True))
 
     def _enlarged(self, images: Tensor) -> Tensor:
-        """Where no crop can be larger than the result, the filter is as narrow as it gets: plain bilinear, at half the cost."""
+        """Where no crop can be larger than the result, the filter is as narrow as it gets: plain bilinear."""
         x, y = (
             torch.minimum(torch.maximum(self._along(axis), low + 0.5), high - 0.5)
             for axis, low, high in (

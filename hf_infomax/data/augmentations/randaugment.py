@@ -228,10 +228,7 @@ class RandAugment(Augmentation):
     def _blend(self, images: Tensor, factors: Tensor) -> Tensor:
         """With its greys, its mean grey or black."""
         color, contrast, brightness = factors.unbind(1)
-        grey = photometry.grayscale(images)
-        mean = grey.mean((2, 3), keepdim=True) * photometry.per_image(1 - contrast)
-        other = grey.mul_(photometry.per_image(1 - color)).add_(mean)  # (B, 1, H, W)
-        return torch.addcmul(other, images, photometry.per_image(color * contrast * brightness)).clamp_(0, 1)
+        return photometry.adjust_one(images, brightness, contrast, color)
 
     def extra_repr(self) -> str:
         return (

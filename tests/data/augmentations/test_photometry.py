@@ -27,9 +27,9 @@ def blur_of(taps):
 
 # name -> our function of a batch, torchvision's of an image, parameters
 OPERATIONS = {
-    "brightness": (photometry.adjust_brightness, TF.adjust_brightness, FACTORS),
-    "contrast": (photometry.adjust_contrast, TF.adjust_contrast, FACTORS),
-    "saturation": (photometry.adjust_saturation, TF.adjust_saturation, FACTORS),
+    "brightness": (lambda images, f: photometry.adjust_one(images, f, f**0, f**0), TF.adjust_brightness, FACTORS),
+    "contrast": (lambda images, f: photometry.adjust_one(images, f**0, f, f**0), TF.adjust_contrast, FACTORS),
+    "saturation": (lambda images, f: photometry.adjust_one(images, f**0, f**0, f), TF.adjust_saturation, FACTORS),
     "hue": (photometry.adjust_hue, TF.adjust_hue, SHIFTS),
     "grayscale": (lambda images, _: photometry.grayscale(images), lambda image, _: TF.rgb_to_grayscale(image), (0.0,)),
     "solarize": (photometry.solarize, solarize, THRESHOLDS),
