@@ -56,7 +56,7 @@ class ColorJitter(Augmentation):
         # The first three are one formula for all images at once, which is faster than to part them by what comes next.
         factors = [torch.where(order == number, factor[:, None], 1.0) for number, factor in enumerate(adjustments)]
         for place in range(4):
-            images = photometry.adjust_one(images, *(factor[:, place] for factor in factors))
+            images = photometry.adjust_one(images, *(factor[:, place] for factor in factors), out=images)
             if self.strengths[3]:
                 images = on_some(images, (order[:, place] == 3) & (hue != 0), photometry.adjust_hue, hue)
         return images

@@ -21,16 +21,19 @@ def grayscale(images: Tensor) -> Tensor:
     return (red * _GREY[0]).add_(green, alpha=_GREY[1]).add_(blue, alpha=_GREY[2]).unsqueeze_(1)
 
 
-def adjust_one(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
+def adjust_one(
+    images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, out: Tensor | None = None
+) -> Tensor:
     """Brightness, contrast or saturation: of an image's three factors, at most one is other than 1.
 
     Towards black, the image's mean grey or its greys (0), or away from them; 1 changes nothing. Three blends in one formula,
-    for a batch in which every image takes another: clamp(b c s * image + (1 - c) * mean + (1 - s) * grey, 0, 1).
+    for a batch in which every image takes another: clamp(b c s * image + (1 - c) * mean + (1 - s) * grey, 0, 1). With `out`,
+    which may be the images themselves, it is written there.
     """
     grey = grayscale(images)
     mean = grey.mean((2, 3), keepdim=True).mul_(per_image(1 - contrast))
     other = grey.mul_(per_image(1 - saturation)).add_(mean)  # (B, 1, H, W)
-    return torch.addcmul(other, images, per_image(brightness * contrast * saturation)).clamp_(0, 1)
+    return torch.mul(images, per_image(brightness * contrast * saturation), out=out).add_(other).clamp_(0, 1)
 
 
 def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
