@@ -15,6 +15,8 @@ import platform
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,13 @@ def prepare_output(recipe: Recipe) -> tuple[Path, Path | None]:
     return out, last
 
 
+def shown(loader: Any, augment: Any, epoch: int) -> Iterator[dict[str, Any]]:
+    """The batches of an epoch as the model is shown them."""
+    loader.set_epoch(epoch)
+    for batch in loader:
+        yield batch | augment(**batch, epoch=epoch)
+
+
 def train(recipe: Recipe) -> Path:
     """Run a recipe -> its output folder. Longer than a function should be, for it is the loop.
 
@@ -140,9 +149,10 @@ def train(recipe: Recipe) -> Path:
     with Stop() as stop, metrics.bar:
         while progress.step < total and not stop.requested:
             model.train()
-            loader.set_epoch(progress.epoch)
             if state is not None:
-                state.before_epoch(progress.epoch, network, loader)
+                with accelerator.autocast():
+                    state.before_epoch(progress.epoch, network, partial(shown, loader, augment, progress.epoch))
+            loader.set_epoch(progress.epoch)
             started, images_before = time.perf_counter(), progress.images
             for batch in accelerator.skip_first_batches(loader, progress.batch) if progress.batch else loader:
                 with accelerator.accumulate(model):
@@ -155,6 +165,8 @@ def train(recipe: Recipe) -> Path:
                         group["lr"] = group["initial_lr"] * factor
                     optimizer.step()
                     optimizer.zero_grad()
+                if state is not None:
+                    state.after_step(output, progress.step)
                 threads.fit()
                 progress.batch += 1
                 progress.images += len(batch["pixel_values"]) * accelerator.num_processes
@@ -162,8 +174,6 @@ def train(recipe: Recipe) -> Path:
                     continue
                 progress.step += 1
                 metrics.bar.update()
-                if state is not None:
-                    state.after_step(output, progress.step)
                 if progress.step in (1, total) or progress.step % cfg.log_every == 0:
                     speed = (progress.images - images_before) / (time.perf_counter() - started)
                     metrics.log(output, progress, cfg.learning_rate * factor, speed)

@@ -7,10 +7,12 @@ One contract for all. Of B images,
 
 and `critic(x, y)` asks about every pair of images: (B, B, L), rows are y's, columns are x's. `critic(x, y, candidates)` asks each y
 only about the images that `candidates` (B, K) names: (B, K, L). A critic knows neither which pairs are positive nor what is done
-with the scores. Scores are float32 whatever the autocast: in bfloat16 an InfoNCE of 8.41 moves by 0.02.
+with the scores. Those that are a dot product say so by `embed_x` and `embed_y`, which a memory bank needs. Scores are float32
+whatever the autocast: in bfloat16 an InfoNCE of 8.41 moves by 0.02.
 
 | critic | T(x, y) | asks about all pairs at the cost of |
 |---|---|---|
+| `Dot` | x . y, of what has been embedded already | one matmul |
 | `Cosine` | cos(x, y) / temperature | one matmul |
 | `EncodeAndDot` | f(x) . g(y) in a space of many units | one matmul, f once for each x |
 | `Concat` | MLP([x, y]) | an MLP for each pair: prefer few candidates |
@@ -42,6 +44,14 @@ def dot_scores(x: Tensor, y: Tensor, candidates: Tensor | None = None) -> Tensor
     return scores.gather(1, candidates.unsqueeze(-1).expand(-1, -1, locations))  # (B, K, L)
 
 
+class Dot(nn.Module):
+    r"""The dot product, :math:`T(x, y) = x \cdot y`: what remains of `EncodeAndDot` where x and y are embedded outside, once for
+    several critics."""
+
+    def forward(self, x: Tensor, y: Tensor, candidates: Tensor | None = None) -> Tensor:
+        return dot_scores(x, y, candidates)
+
+
 class Cosine(nn.Module):
     r"""Cosine similarity over a temperature, :math:`T(x, y) = \frac{x \cdot y}{\|x\| \|y\|} / \tau` (CMC eq. 3).
 
@@ -57,9 +67,16 @@ class Cosine(nn.Module):
         super().__init__()
         self.temperature = temperature
 
+    def embed_x(self, x: Tensor) -> Tensor:
+        """Unit vectors, what a memory bank keeps."""
+        return F.normalize(x.float(), dim=-1)
+
+    def embed_y(self, y: Tensor) -> Tensor:
+        """Vectors whose dot product with `embed_x` is the score."""
+        return F.normalize(y.float(), dim=-1) / self.temperature
+
     def forward(self, x: Tensor, y: Tensor, candidates: Tensor | None = None) -> Tensor:
-        y = F.normalize(y.float(), dim=-1) / self.temperature
-        return dot_scores(F.normalize(x.float(), dim=-1), y, candidates)
+        return dot_scores(self.embed_x(x), self.embed_y(y), candidates)
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}"

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .backbones import default_cfgs
+from .configuration_infomax import InfoMaxConfig
 from .errors import UsageError, unknown_name
 
 #: A map of at most this many values is flattened for a probe; a larger one is averaged over space, as the field does.
@@ -45,6 +46,11 @@ def flatten_layer(layer: Tensor, pool: str | int | None = None) -> Tensor:
     if isinstance(pool, int):
         return F.adaptive_avg_pool2d(layer, pool).flatten(1)
     raise UsageError(f"Unknown pool '{pool}': choose 'flatten', 'avg', the side of a grid, or none for the default.")
+
+
+def locations(features: Tensor) -> Tensor:
+    """A map (B, C, h, w) as the features of its locations (B, h*w, C)."""
+    return features.flatten(2).transpose(1, 2)
 
 
 def create_backbone(name: str, in_channels: int, image_size: int, **kwargs: Any) -> nn.Module:
@@ -147,3 +153,73 @@ class Encoder(nn.Module):
         if self.y is not None:
             layers["y"] = self.y(layers[self.vector_name])
         return layers
+
+
+class StridedCrops(nn.Module):
+    """An encoder that sees overlapping patches of a view one by one (CMC, C.1, after CPC): no feature knows its neighbours.
+
+    Every layer of the encoder comes back as if of the whole view: a map is averaged over each patch and laid out on the grid of
+    patches, a vector averaged over the patches. The vectors themselves, before the average, are the map `patches`.
+
+    Args:
+        encoder: of patches of `encoder.image_size` pixels.
+        image_size: side of the view in pixels.
+        stride: pixels from a patch to the next one; 16-pixel patches with a stride of 8 overlap by 8.
+
+    Raises:
+        UsageError: the patches do not fill the view.
+
+    >>> import torch
+    >>> crops = StridedCrops(Encoder("dim_dcgan", 1, image_size=16, representation_size=64), image_size=64, stride=8)
+    >>> crops.shapes["conv"], crops.shapes["patches"], crops(torch.rand(2, 1, 64, 64))["y"].shape
+    ((256, 7, 7), (64, 7, 7), torch.Size([2, 64]))
+    """
+
+    def __init__(self, encoder: Encoder, image_size: int, stride: int):
+        super().__init__()
+        self.encoder = encoder
+        self.image_size, self.patch_size, self.stride = image_size, encoder.image_size, stride
+        if stride < 1 or self.patch_size > image_size or (image_size - self.patch_size) % stride:
+            raise UsageError(
+                f"Patches of {self.patch_size} pixels every {stride} do not fill an image of {image_size}: choose patch_size and "
+                "patch_stride so that image_size - patch_size is a multiple of patch_stride."
+            )
+        grid = (image_size - self.patch_size) // stride + 1
+        self.vector_name = list(encoder.shapes)[-1]
+        maps = {name: (shape[0], grid, grid) for name, shape in encoder.shapes.items() if len(shape) == 3}
+        vectors = {name: shape for name, shape in encoder.shapes.items() if len(shape) == 1}
+        self.shapes = {**maps, "patches": (vectors[self.vector_name][0], grid, grid), **vectors}
+
+    def forward(self, view: Tensor) -> dict[str, Tensor]:
+        """(B, C, H, W) -> every named layer, maps (B, C', n, n) first, the global vector (B, D) last.
+
+        Raises:
+            UsageError: the view is smaller than a patch.
+        """
+        if min(view.shape[-2:]) < self.patch_size:
+            raise UsageError(
+                f"A view of {view.shape[-2]}x{view.shape[-1]} pixels has no patch of {self.patch_size}: use larger images."
+            )
+        patches = view.unfold(2, self.patch_size, self.stride).unfold(
+            3, self.patch_size, self.stride
+        )  # (B, C, n, n, p, p)
+        batch, _, *grid = patches.shape[:4]
+        layers = self.encoder(patches.permute(0, 2, 3, 1, 4, 5).flatten(0, 2))  # (B * n * n, ...)
+
+        def on_grid(layer: Tensor) -> Tensor:
+            return layer.unflatten(0, (batch, *grid)).movedim(-1, 1)  # (B, C', n, n)
+
+        maps = {name: on_grid(layer.mean(dim=(-2, -1))) for name, layer in layers.items() if layer.dim() == 4}
+        vectors = {
+            name: layer.unflatten(0, (batch, -1)).mean(dim=1) for name, layer in layers.items() if layer.dim() == 2
+        }
+        return {**maps, "patches": on_grid(layers[self.vector_name]), **vectors}
+
+
+def build_encoder(config: InfoMaxConfig, in_channels: int) -> Encoder | StridedCrops:
+    """The encoder of a view of so many channels, as a configuration describes it."""
+    side = config.patch_size or config.image_size
+    encoder = Encoder(config.backbone, in_channels, side, config.representation_size, config.backbone_kwargs)
+    if config.patch_size is None:
+        return encoder
+    return StridedCrops(encoder, config.image_size, config.patch_stride or config.patch_size // 2)

@@ -1,16 +1,25 @@
 """Contrastive Multiview Coding (Tian et al. 2020): the views of an image against each other."""
 
+from functools import partial
 from itertools import permutations
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from transformers.utils import can_return_tuple
 
+from .bank import MemoryBank
+from .bank_state import BankState
+from .bounds import nce
 from .configuration_cmc import CMCConfig
-from .critics import Cosine
-from .errors import UsageError, unknown_name
+from .critics import Cosine, Dot, ResidualEmbedding
+from .encoder import locations
+from .errors import UsageError, choose, unknown_name
 from .modeling_infomax import InfoMaxForImageClassification, InfoMaxForPreTraining, InfoMaxModel, PreTrainingOutput
 from .negatives import InBatch
+
+#: Negatives of an image that a bank is asked for where nothing is said, as in the paper.
+PAPER_NEGATIVES = 16_384
 
 
 class CMCModel(InfoMaxModel):
@@ -20,6 +29,8 @@ class CMCModel(InfoMaxModel):
     >>> model = hf_infomax.CMCModel(hf_infomax.CMCConfig()).eval()
     >>> model(torch.rand(2, 3, 32, 32)).pooler_output.shape  # 128 of L, 128 of ab
     torch.Size([2, 256])
+    >>> model.features(torch.rand(2, 3, 32, 32), layer="y", views=["L"]).shape
+    torch.Size([2, 128])
     """
 
     config_class = CMCConfig
@@ -31,8 +42,9 @@ class CMCForPreTraining(InfoMaxForPreTraining):
     .. math:: \sum_{i < j} \hat I(V_i; V_j) + \hat I(V_j; V_i), \quad \text{or}\quad
               \sum_{j \neq c} \hat I(V_c; V_j) + \hat I(V_j; V_c)
 
-    In the contract: the views are colour channels; each has an encoder; the critic is the cosine over a temperature (eq. 3);
-    the negatives are the other view of the other images of the batch; the bound is the configuration's, InfoNCE in the paper.
+    In the contract: the views are colour channels, and columns of the batch such as depth; each has an encoder; the critic is the
+    cosine over a temperature (eq. 3), or encode-and-dot between a vector and locations (A.2); the negatives are the other view of
+    other images, of the batch or of a memory bank; the bound is the configuration's, InfoNCE in the paper.
 
     >>> import torch, hf_infomax
     >>> output = hf_infomax.CMCForPreTraining(hf_infomax.CMCConfig())(torch.rand(8, 3, 32, 32))
@@ -42,30 +54,191 @@ class CMCForPreTraining(InfoMaxForPreTraining):
 
     config_class = CMCConfig
     model_class = CMCModel
+    further_bounds = {"nce": nce}
 
     def __init__(self, config: CMCConfig):
         super().__init__(config)
-        if len(config.views) < 2:
-            raise UsageError(f"CMC contrasts one view with another, but views={list(config.views)} names a single one.")
+        self.pairs = view_pairs(config)
         self.vector = self.model.feature_layers[-1]
-        self.critic = Cosine(config.temperature)
-        self.negatives = InBatch(config.num_negatives)
-        core = config.core_view
-        if core is not None and core not in config.views:
-            raise unknown_name("core_view", core, config.views)
-        self.pairs = [pair for pair in permutations(config.views, 2) if core is None or core in pair]
+        self.local_layer = None
+        choose("contrast", config.contrast, {"global": self._compare_vectors, "patch": self._compare_patches})()
+        if choose("negatives", config.negatives, {"batch": False, "bank": True}):
+            if config.contrast == "patch":
+                raise UsageError(
+                    "A memory bank keeps vectors, not patches: take negatives='batch' with contrast='patch'."
+                )
+        elif config.bound == "nce":
+            raise UsageError(
+                "bound='nce' draws its noise from all of the data: take negatives='bank', or bound='infonce'."
+            )
+        self.negatives = InBatch(config.num_negatives if config.negatives == "batch" else None)
         self.post_init()
 
+    def _compare_vectors(self) -> None:
+        self.critic = Cosine(self.config.temperature)
+
+    def _compare_patches(self) -> None:
+        config, shapes = self.config, self.model.encoder_of(self.config.views[0]).shapes
+        maps = [name for name, shape in shapes.items() if len(shape) == 3]
+        self.local_layer = config.local_layer or ("patches" if "patches" in maps else maps[max(len(maps) - 2, 0)])
+        if self.local_layer not in maps:
+            raise unknown_name("local_layer", self.local_layer, maps)
+        self.critic = Dot()
+        (features,), channels = shapes[self.vector], shapes[self.local_layer][0]
+        encoders = self.model.encoders  # one embedding each, whatever the number of pairs
+        self.embed_x = nn.ModuleDict(
+            {name: ResidualEmbedding(channels, config.dot_units, layer_norm=True) for name in encoders}
+        )
+        self.embed_y = nn.ModuleDict({name: ResidualEmbedding(features, config.dot_units) for name in encoders})
+
+    def training_state(self, num_samples: int | None, device: torch.device) -> BankState | None:
+        """A memory bank for each view, where the negatives come from one.
+
+        Raises:
+            UsageError: the number of samples is not known (a stream), or is not above that of the negatives.
+        """
+        config = self.config
+        if config.negatives == "batch":
+            return None
+        if num_samples is None:
+            raise UsageError(
+                "A memory bank has a row for each image, and a stream has no index: set data.streaming=false."
+            )
+        (size,) = self.model.encoder_of(config.views[0]).shapes[self.vector]
+        seed = torch.initial_seed() % 2**32
+        make = partial(MemoryBank, num_samples, size, config.bank_momentum, config.bank_dtype, device)
+        return BankState(
+            {name: make(seed=seed + place) for place, name in enumerate(config.views)},
+            config.num_negatives or min(PAPER_NEGATIVES, num_samples - 1),
+            config.shared_negatives,
+            config.bank_positive,
+            config.bank_fill,
+            config.z_momentum,
+            seed,
+        )
+
     @can_return_tuple
-    def forward(self, pixel_values: Tensor, state: Any = None, **_: Any) -> PreTrainingOutput:
-        """RGB in [0, 1] (B, 3, H, W) -> `loss`, `bound` and `parts`, one for each direction ("L->ab": anchored at L)."""
-        self.negatives.require(len(pixel_values))
-        embeddings = {name: layers[self.vector] for name, layers in self.model.encode(pixel_values).items()}  # (B, D)
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        state: BankState | None = None,
+        sample_index: Tensor | None = None,
+        present: dict[str, Tensor] | None = None,
+        **columns: Any,
+    ) -> PreTrainingOutput:
+        """The objective of a batch.
+
+        Args:
+            pixel_values: RGB in [0, 1] (B, 3, H, W).
+            state: what `training_state` gave, where the negatives come from a bank.
+            sample_index: (B,) int64, each image's place in the data, for the bank.
+            present: view -> (B,) bool. A sample without a view takes no part in the pairs of that view.
+            columns: the views that come beside the image, (B, C, H, W), by name.
+
+        Returns:
+            `loss`, `bound` and `parts`, one for each direction ("L->ab": anchored at L).
+        """
+        encoded, present = self._encode(pixel_values, present or {}, columns)
+        y = {name: layers[self.vector] for name, layers in encoded.items()}  # (B, D)
+        if self.config.negatives == "bank":
+            if state is None:
+                raise UsageError("negatives='bank' needs state=model.training_state(num_samples, device).")
+            negatives = state.negatives(sample_index)
+        else:
+            negatives = dict.fromkeys(y, self.negatives)
+            if not present:
+                self.negatives.require(len(next(iter(y.values()))))
+        anchors, targets = self._sides(encoded)
         bounds = {}
         for anchor, target in self.pairs:
-            scores = self.negatives(self.critic, embeddings[target].unsqueeze(1), embeddings[anchor])
-            bounds[f"{anchor}->{target}"] = 1.0, self.bound(*scores)
-        return PreTrainingOutput.compose(self.config.bound, bounds)
+            rows = both(present.get(anchor), present.get(target))
+            name = f"{anchor}->{target}"
+            if rows is not None and rows.sum() < 2:  # nobody to compare; all parameters stay in the graph
+                bounds[name] = 1.0, 0.0 * (anchors[anchor].sum() + targets[target].sum())
+                continue
+            positive, negative = negatives[target](self.critic, targets[target], anchors[anchor], rows)
+            bounds[name] = 1.0, self._estimate(name, positive, negative, state)
+        output = PreTrainingOutput.compose(self.config.bound, bounds)
+        if state is not None:
+            output.embeddings = {name: vectors.detach() for name, vectors in y.items()}
+            output.sample_index, output.present = sample_index, present or None
+        return output
+
+    @torch.no_grad()
+    def embeddings(
+        self, pixel_values: Tensor | None = None, present: dict[str, Tensor] | None = None, **columns: Any
+    ) -> dict[str, Tensor]:
+        """View -> the vectors (B, D) that are compared and that a bank keeps; zero where the view is missing."""
+        encoded, _ = self._encode(pixel_values, present or {}, columns)
+        return {name: layers[self.vector] for name, layers in encoded.items()}
+
+    def _estimate(self, name: str, positive: Tensor, negative: Tensor, state: BankState | None) -> Tensor:
+        if self.config.bound == "nce":
+            return nce(positive, negative, state.running_log_z(name, negative), state.num_samples)
+        return self.bound(positive, negative)
+
+    def _encode(
+        self, pixel_values: Tensor | None, present: dict[str, Tensor], columns: dict[str, Any]
+    ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
+        """View -> the layers that are compared, and who is present where somebody is missing."""
+        shown = self.model.views(pixel_values, self.config.views, **columns)
+        present = {name: rows for name, rows in present.items() if name in shown and not rows.all()}
+        wanted = {self.vector, self.local_layer} - {None}
+        encoded = {}
+        for name, view in shown.items():
+            layers = present_only(self.model.encoder_of(name), view, present.get(name))
+            encoded[name] = {layer: layers[layer] for layer in wanted}
+        return encoded, present
+
+    def _sides(self, encoded: dict[str, dict[str, Tensor]]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """View -> y (B, D) as an anchor, and x (B, L, C) as a target."""
+        if self.local_layer is None:
+            y = {name: layers[self.vector] for name, layers in encoded.items()}
+            return y, {name: vectors.unsqueeze(1) for name, vectors in y.items()}
+        of = self.model.views.encoders
+        y = {name: self.embed_y[of[name]](layers[self.vector]) for name, layers in encoded.items()}
+        x = {name: self.embed_x[of[name]](locations(layers[self.local_layer])) for name, layers in encoded.items()}
+        return y, x
+
+
+def view_pairs(config: Any) -> list[tuple[str, str]]:
+    """(anchor, target) in both directions: all pairs of views (eq. 8), or those of the core view (eq. 7).
+
+    Raises:
+        UsageError: there is nothing to compare, or the core view is none of the views.
+    """
+    core = config.core_view
+    if core is not None and core not in config.views:
+        raise unknown_name("core_view", core, config.views)
+    if len(config.views) < 2:
+        if getattr(config, "contrast", "global") == "patch":
+            return [(config.views[0], config.views[0])]  # a view's vector against its own locations: DIM(L)
+        raise UsageError(f"CMC contrasts one view with another, but views={list(config.views)} names a single one.")
+    return [pair for pair in permutations(config.views, 2) if core is None or core in pair]
+
+
+def both(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """(B,) bool, the samples that have two views; None: all."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one & other
+
+
+def present_only(encoder: nn.Module, view: Tensor, rows: Tensor | None) -> dict[str, Tensor]:
+    """The layers of a view whose samples are there for some `rows` (B,) bool; zero for the others.
+
+    The missing ones are not encoded, for their zeros would be in every batch norm. Fewer than two are as none: a batch norm
+    cannot take one. All parameters stay in the graph, which distributed training asks for.
+    """
+    if rows is None:
+        return encoder(view)
+    if rows.sum() < 2:
+        nothing = sum(parameter.sum() for parameter in encoder.parameters()) * 0.0
+        return {name: view.new_zeros(len(view), *shape) + nothing for name, shape in encoder.shapes.items()}
+    layers = encoder(view[rows])
+    return {
+        name: layer.new_zeros(len(view), *layer.shape[1:]).index_put((rows,), layer) for name, layer in layers.items()
+    }
 
 
 class CMCForImageClassification(InfoMaxForImageClassification):

@@ -9,6 +9,7 @@ from transformers.utils import can_return_tuple
 from .bounds import infonce
 from .configuration_dim import DIMConfig
 from .critics import Concat, EncodeAndDot
+from .encoder import locations
 from .errors import UsageError, choose, unknown_name
 from .modeling_infomax import (
     InfoMaxForImageClassification,
@@ -18,11 +19,6 @@ from .modeling_infomax import (
 )
 from .negatives import InBatch
 from .priors import PRIORS, PriorMatching
-
-
-def locations(features: Tensor) -> Tensor:
-    """A map (B, C, h, w) as the features of its locations (B, h*w, C)."""
-    return features.flatten(2).transpose(1, 2)
 
 
 class DIMModel(InfoMaxModel):
@@ -82,10 +78,10 @@ class DIMForPreTraining(InfoMaxForPreTraining):
         self.post_init()
 
     @can_return_tuple
-    def forward(self, pixel_values: Tensor, state: Any = None, **_: Any) -> PreTrainingOutput:
+    def forward(self, pixel_values: Tensor, state: Any = None, **columns: Any) -> PreTrainingOutput:
         """RGB in [0, 1] (B, 3, H, W) -> `loss`, `bound` and `parts` (`global`, `local`, `prior_encoder`, `prior_discriminator`)."""
         self.negatives.require(len(pixel_values))
-        config, layers = self.config, self.model.layers(pixel_values)
+        config, layers = self.config, self.model.layers(pixel_values, **columns)
         y = layers[self.vector]  # (B, D)
         bounds, extras = {}, {}
         if config.alpha:

@@ -1,6 +1,7 @@
 """The PreTrainedModel base of all methods: views and encoders, named features, typed outputs, checkpoints that travel."""
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,9 +16,9 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from .bounds import BOUNDS, IN_NATS
 from .configuration_infomax import InfoMaxConfig
-from .encoder import Encoder, flatten_layer
+from .encoder import Encoder, build_encoder, flatten_layer
 from .errors import UsageError, choose, unknown_name
-from .views import ColorViews
+from .views import Views
 
 
 @dataclass
@@ -29,17 +30,26 @@ class PreTrainingOutput(ModelOutput):
         bound: scalar, the lower bound of the mutual information in nats (the mean where there are several), without gradient;
             None where the estimator is not one, as JSD.
         parts: the bounds and the extra terms by name, unweighted, without gradient.
+        embeddings: what the critic compares, view -> (B, D), without gradient, where a training state keeps it.
+        sample_index: (B,) int64, the samples of this batch, for the same.
+        present: view -> (B,) bool, the samples that have it, where some are missing.
     """
 
     loss: Tensor | None = None
     bound: Tensor | None = None
     parts: dict[str, Tensor] | None = None
+    embeddings: dict[str, Tensor] | None = None
+    sample_index: Tensor | None = None
+    present: dict[str, Tensor] | None = None
 
     @classmethod
     def compose(
-        cls, bound: str, bounds: dict[str, tuple[float, Tensor]], extras: dict[str, tuple[float, Tensor]] | None = None
+        cls,
+        bound: str | None,
+        bounds: dict[str, tuple[float, Tensor]],
+        extras: dict[str, tuple[float, Tensor]] | None = None,
     ) -> "PreTrainingOutput":
-        """Sum (weight, value) pairs: `bounds` are maximised, `extras` minimised; `bound` is the estimator's name."""
+        """Sum (weight, value) pairs: `bounds` are maximised, `extras` minimised; `bound` is the estimator's name, if any."""
         extras = extras or {}
         loss = sum(weight * value for weight, value in extras.values()) - sum(w * value for w, value in bounds.values())
         parts = {name: value.detach() for name, (_, value) in {**bounds, **extras}.items()}
@@ -152,28 +162,30 @@ def auto_map(config: InfoMaxConfig, modeling_module: str) -> dict[str, str]:
 
 
 class InfoMaxModel(InfoMaxPreTrainedModel):
-    """Views and their encoders: what a method's `Model` is. Several views are concatenated, layer by layer."""
+    """Views and their encoders: what a method's `Model` is. Users receive the concatenation over the configuration's
+    `feature_views`, layer by layer, or ask for one view's own representation by its name."""
 
     # The heads of a pretraining checkpoint are not needed here, and their absence is no news.
-    _keys_to_ignore_on_load_unexpected = [r"critic", r"^prior\.", r"^classifier\."]
+    _keys_to_ignore_on_load_unexpected = [r"critic", r"^prior\.", r"^classifier\.", r"^embed_", r"^decoders\."]
 
     def __init__(self, config: InfoMaxConfig):
         super().__init__(config)
-        self.views = ColorViews(config)
-        self.encoders = nn.ModuleDict(
-            {
-                name: Encoder(
-                    config.backbone, len(index), config.image_size, config.representation_size, config.backbone_kwargs
-                )
-                for name, index in self.views.channels.items()
-            }
-        )
+        self.views = Views(config)
+        self.encoders = nn.ModuleDict({name: build_encoder(config, n) for name, n in self.views.channels.items()})
+        self.feature_views = tuple(config.feature_views or self.views.of_the_image or config.views)
+        for name in self.feature_views:
+            if name not in self.views.encoders:
+                raise unknown_name("view of feature_views", name, config.views)
         self.post_init()
+
+    def encoder_of(self, view: str) -> nn.Module:
+        """The encoder of a view: its own, or that of the view that it is like."""
+        return self.encoders[self.views.encoders[view]]
 
     @property
     def layer_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name -> (C, h, w) or (D,) of every layer, concatenated over views."""
-        shapes = [encoder.shapes for encoder in self.encoders.values()]
+        """Name -> (C, h, w) or (D,) of every layer, concatenated over `feature_views`."""
+        shapes = [self.encoder_of(view).shapes for view in self.feature_views]
         return {name: (sum(s[name][0] for s in shapes), *shapes[0][name][1:]) for name in shapes[0]}
 
     @property
@@ -181,25 +193,41 @@ class InfoMaxModel(InfoMaxPreTrainedModel):
         """The names that `features` accepts, from the input to the output, such as ("conv1", "conv2", "conv", "fc", "y")."""
         return tuple(self.layer_shapes)
 
-    def encode(self, pixel_values: Tensor) -> dict[str, dict[str, Tensor]]:
-        """RGB in [0, 1] (B, 3, H, W) -> view name -> layer name -> map (B, C, h, w) or vector (B, D)."""
-        views = self.views(pixel_values)
-        return {name: encoder(views[name]) for name, encoder in self.encoders.items()}
+    def encode(
+        self, pixel_values: Tensor | None, views: Sequence[str] | None = None, **columns: Tensor
+    ) -> dict[str, dict[str, Tensor]]:
+        """Each view's own layers.
 
-    def layers(self, pixel_values: Tensor) -> dict[str, Tensor]:
-        """RGB in [0, 1] (B, 3, H, W) -> layer name -> map or vector, concatenated over views."""
-        encoded = list(self.encode(pixel_values).values())
+        Args:
+            pixel_values: RGB in [0, 1] (B, 3, H, W); None where no view is read from it.
+            views: the views to encode; None: `feature_views`.
+            columns: the views that come beside the image, (B, C, H, W), by name.
+
+        Returns:
+            View name -> layer name -> map (B, C, h, w) or vector (B, D).
+
+        Raises:
+            UsageError: there is no such view, the batch lacks it, or views do not belong together.
+        """
+        shown = self.views(pixel_values, self.feature_views if views is None else views, **columns)
+        return {name: self.encoder_of(name)(view) for name, view in shown.items()}
+
+    def layers(
+        self, pixel_values: Tensor | None, views: Sequence[str] | None = None, **columns: Tensor
+    ) -> dict[str, Tensor]:
+        """Layer name -> map or vector, concatenated over views; the arguments are those of `encode`."""
+        encoded = list(self.encode(pixel_values, views, **columns).values())
         if len(encoded) == 1:
             return encoded[0]  # joining one thing would copy every map
         return {name: torch.cat([layers[name] for layers in encoded], dim=1) for name in encoded[0]}
 
     @can_return_tuple
     def forward(
-        self, pixel_values: Tensor, output_hidden_states: bool | None = None, **_: Any
+        self, pixel_values: Tensor | None = None, output_hidden_states: bool | None = None, **columns: Any
     ) -> BaseModelOutputWithPooling:
         """RGB in [0, 1] (B, 3, H, W) -> `last_hidden_state` (B, C, h, w), the last map, and `pooler_output` (B, D), the
         global vector; `hidden_states` are the maps of all stages when asked for."""
-        layers = self.layers(pixel_values)
+        layers = self.layers(pixel_values, **columns)
         maps = [layer for layer in layers.values() if layer.dim() == 4]
         return BaseModelOutputWithPooling(
             last_hidden_state=layers["conv"],
@@ -208,45 +236,59 @@ class InfoMaxModel(InfoMaxPreTrainedModel):
         )
 
     @torch.no_grad()
-    def features(self, pixel_values: Tensor, layer: str | None = None, pool: str | int | None = None) -> Tensor:
+    def features(
+        self,
+        pixel_values: Tensor | None,
+        layer: str | None = None,
+        pool: str | int | None = None,
+        views: Sequence[str] | None = None,
+        **columns: Tensor,
+    ) -> Tensor:
         """One layer as feature vectors, for probes, neighbours and retrieval.
 
         Args:
             pixel_values: RGB in [0, 1], (B, 3, H, W).
             layer: one of `feature_layers`; None: the last, the global vector.
             pool: see `flatten_layer`: by default a map of at most 4,096 values is flattened, a larger one averaged.
+            views, columns: as in `encode`; `views=["L"]` is the representation of L alone.
 
         Returns:
             (B, F) float32, without gradient.
 
         Raises:
-            UsageError: there is no such layer.
+            UsageError: there is no such layer or view.
         """
         layer = layer or self.feature_layers[-1]
         if layer not in self.layer_shapes:
             raise unknown_name("layer", layer, self.feature_layers)
-        return flatten_layer(self.layers(pixel_values)[layer], pool)
+        return flatten_layer(self.layers(pixel_values, views, **columns)[layer], pool)
 
 
 class InfoMaxForPreTraining(InfoMaxPreTrainedModel):
     """What the methods' `ForPreTraining` share: the encoder under the name `model`, its layers, and the bound by name."""
 
     model_class: type[InfoMaxModel]
+    #: Bounds that need more than scores, by name; the method gives it to them.
+    further_bounds: dict[str, Callable[..., Tensor]] = {}
 
     def __init__(self, config: InfoMaxConfig):
         super().__init__(config)
         self.model = self.model_class(config)
-        self.bound = choose("bound", config.bound, BOUNDS)
+        if hasattr(config, "bound"):  # predictive learning has none
+            self.bound = choose("bound", config.bound, BOUNDS | self.further_bounds)
 
     @property
     def feature_layers(self) -> tuple[str, ...]:
         return self.model.feature_layers
 
-    def layers(self, pixel_values: Tensor) -> dict[str, Tensor]:
-        return self.model.layers(pixel_values)
+    def encode(self, *args: Any, **kwargs: Any) -> dict[str, dict[str, Tensor]]:
+        return self.model.encode(*args, **kwargs)
 
-    def features(self, pixel_values: Tensor, layer: str | None = None, pool: str | int | None = None) -> Tensor:
-        return self.model.features(pixel_values, layer, pool)
+    def layers(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        return self.model.layers(*args, **kwargs)
+
+    def features(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self.model.features(*args, **kwargs)
 
 
 class InfoMaxForImageClassification(InfoMaxPreTrainedModel):
@@ -266,9 +308,11 @@ class InfoMaxForImageClassification(InfoMaxPreTrainedModel):
         self.post_init()
 
     @can_return_tuple
-    def forward(self, pixel_values: Tensor, labels: Tensor | None = None, **_: Any) -> ImageClassifierOutput:
+    def forward(
+        self, pixel_values: Tensor | None = None, labels: Tensor | None = None, **columns: Any
+    ) -> ImageClassifierOutput:
         """RGB in [0, 1] (B, 3, H, W) -> `logits` (B, num_labels), and the cross-entropy as `loss` where labels (B,) are given."""
-        logits = self.classifier(flatten_layer(self.model.layers(pixel_values)[self.layer]))
+        logits = self.classifier(flatten_layer(self.model.layers(pixel_values, **columns)[self.layer]))
         loss = None if labels is None else F.cross_entropy(logits.float(), labels)
         return ImageClassifierOutput(loss=loss, logits=logits)
 

@@ -2,6 +2,12 @@
 
 A sampler asks the critic and sorts its answers into what the bounds take: `positive` (B, L) and `negative` (B, 1, K), -inf where
 masked. It never sees a loss. The positive is never among the negatives: Deep InfoMax (A.2) measured 1 to 2 per cent of accuracy.
+Where views can be missing, `rows` (B,) bool names the images that take part, and the scores are theirs alone.
+
+| sampler | the negatives of a y are | K |
+|---|---|---|
+| `InBatch` | the other images of the batch, encoded in this step | (B - 1) L, or fewer |
+| `FromBank` | samples of the whole data, as a memory bank remembers them | any number up to N - 1 |
 """
 
 from collections.abc import Callable
@@ -9,7 +15,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .bank import MemoryBank
 from .errors import UsageError
+from .processes import gather, own_part
 
 
 class InBatch:
@@ -33,8 +41,12 @@ class InBatch:
     def __init__(self, num_negatives: int | None = None):
         self.num_negatives = num_negatives
 
-    def __call__(self, critic: Callable[..., Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, critic: Callable[..., Tensor], x: Tensor, y: Tensor, rows: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Scores of the positives (B, L) and of the negatives (B, 1, K) for x (B, L, C) and y (B, D)."""
+        if rows is not None:
+            x, y = x[rows], y[rows]
         batch = len(y)
         self.require(batch)
         if self.num_negatives is None:
@@ -61,3 +73,69 @@ class InBatch:
         positive = scores.diagonal().T  # (B, L)
         negative = scores.masked_fill(own.unsqueeze(-1), -torch.inf)  # (B, B, L)
         return positive, negative.flatten(1).unsqueeze(1)
+
+
+class FromBank:
+    """Samples of the whole data, by what a memory bank remembers of them: one step's draw, for one bank.
+
+    Args:
+        bank: of the view that x is.
+        sample_index: (B,) int64, the batch's places in the data.
+        candidates: what `draw` gave.
+        positive: "bank" takes the positive from the bank too, as CMC's authors do: x of one marginal alone, a little stale.
+            "batch" takes this step's x, so that a gradient reaches its encoder from here as well.
+
+    >>> import torch, hf_infomax
+    >>> bank, index = MemoryBank(100, 32), torch.arange(8)
+    >>> candidates = draw(index, num_negatives=50, num_samples=100, generator=torch.Generator())
+    >>> ask = FromBank(bank, index, candidates)
+    >>> positive, negative = ask(hf_infomax.critics.Cosine(), torch.randn(8, 1, 32), torch.randn(8, 32))
+    >>> positive.shape, negative.shape
+    (torch.Size([8, 1]), torch.Size([8, 1, 50]))
+    """
+
+    def __init__(self, bank: MemoryBank, sample_index: Tensor, candidates: Tensor, positive: str = "bank"):
+        self.bank, self.sample_index, self.candidates, self.positive = bank, sample_index, candidates, positive
+
+    def __call__(
+        self, critic: Callable[..., Tensor], x: Tensor, y: Tensor, rows: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Scores of the positives (B, 1) and of the negatives (B, 1, K) for x (B, 1, C) and y (B, D), by a critic that is a dot
+        product."""
+        queries = critic.embed_y(y)  # (B, D)
+        negative = self.bank.scores(queries, self.candidates)  # (B, K)
+        if self.candidates.dim() == 1:  # drawn for all: an image's own row may be among them
+            negative = negative.masked_fill(self.candidates == self.sample_index[:, None], -torch.inf)
+        own = critic.embed_x(x).squeeze(1) if self.positive == "batch" else self._own_rows()
+        positive = (queries * own).sum(dim=-1, keepdim=True)  # (B, 1)
+        if rows is not None:  # only now: all processes had to score the same number
+            positive, negative = positive[rows], negative[rows]
+        return positive, negative.unsqueeze(1)
+
+    def _own_rows(self) -> Tensor:
+        return own_part(self.bank.lookup(gather(self.sample_index)))
+
+
+def draw(
+    sample_index: Tensor, num_negatives: int, num_samples: int, generator: torch.Generator, shared: bool = False
+) -> Tensor:
+    """Samples drawn uniformly, with replacement, from all but an image's own: NCE's noise, and CMC's negatives.
+
+    Args:
+        sample_index: (B,) int64, of this process' batch.
+        num_negatives: m.
+        num_samples: N.
+        generator: in the same state on all processes.
+        shared: one draw for all images of the step, one matmul instead of a gather for each: much the faster (`benchmark.py bank`
+            tells how much), at the price of errors that the images of a batch have in common. An image's own sample may be among
+            them and is masked by whoever scores.
+
+    Returns:
+        (m,) where shared, else (P * B, m), those of all processes; the same on each.
+    """
+    device = generator.device
+    if shared:
+        return torch.randint(num_samples, (num_negatives,), generator=generator, device=device)
+    own = gather(sample_index).unsqueeze(-1)  # (P * B, 1)
+    others = torch.randint(num_samples - 1, (len(own), num_negatives), generator=generator, device=device)
+    return others + (others >= own)  # what comes after the image itself moves up by one

@@ -3,11 +3,13 @@ import re
 
 import pytest
 import torch
+from scipy import stats
 
+from hf_infomax.models.bank import MemoryBank
 from hf_infomax.models.bounds import infonce
-from hf_infomax.models.critics import Concat, EncodeAndDot
+from hf_infomax.models.critics import Concat, Cosine, EncodeAndDot
 from hf_infomax.models.errors import UsageError
-from hf_infomax.models.negatives import InBatch
+from hf_infomax.models.negatives import FromBank, InBatch, draw
 
 IMAGES, LOCATIONS = 7, 3
 
@@ -90,3 +92,46 @@ def test_a_number_that_the_batch_does_not_hold(x, y, num_negatives):
     assert re.fullmatch(
         rf"num_negatives={num_negatives} [^.]*batch of {IMAGES}: choose 1 to 6[^.]*\.", str(raised.value)
     )
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_samples_are_drawn_evenly_from_all_but_the_image_itself(shared):
+    index = torch.tensor([0, 3, 9])
+    generator = torch.Generator().manual_seed(0)
+    drawn = draw(index, 30_000, 10, generator, shared)
+    assert drawn.shape == ((30_000,) if shared else (3, 30_000))
+    if shared:
+        assert stats.chisquare(drawn.bincount(minlength=10)).pvalue > 1e-3
+        return
+    for own, row in zip(index.tolist(), drawn, strict=True):
+        counts = row.bincount(minlength=10)
+        assert counts[own] == 0
+        assert stats.chisquare(counts[torch.arange(10) != own]).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("positive", ["bank", "batch"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_bank_answers_as_a_loop_over_its_rows(shared, positive):
+    bank, critic = MemoryBank(12, 5), Cosine(0.2)
+    index, x, y = torch.tensor([4, 7, 1]), torch.randn(3, 1, 5), torch.randn(3, 5)
+    candidates = draw(index, 9, 12, torch.Generator().manual_seed(1), shared)
+    scores, negative = FromBank(bank, index, candidates, positive)(critic, x, y)
+    assert (scores.shape, negative.shape) == ((3, 1), (3, 1, 9))
+    for i, own in enumerate(index.tolist()):
+        other = bank.rows[own] if positive == "bank" else x[i, 0]
+        assert scores[i].item() == pytest.approx(torch.cosine_similarity(y[i], other, dim=0).item() / 0.2, abs=1e-5)
+        for k, sample in enumerate((candidates if shared else candidates[i]).tolist()):
+            expected = torch.cosine_similarity(y[i], bank.rows[sample], dim=0).item() / 0.2
+            assert negative[i, 0, k].item() == pytest.approx(-math.inf if sample == own else expected, abs=1e-5)
+
+
+def test_rows_leave_the_others_out():
+    x, y, rows = torch.randn(6, 2, 5), torch.randn(6, 5), torch.tensor([True, False, True, True, False, True])
+    critic = EncodeAndDot(5, 5, units=4)
+    expected = InBatch()(critic, x[rows], y[rows])
+    for got, want in zip(InBatch()(critic, x, y, rows), expected, strict=True):
+        assert torch.equal(got, want)
+    bank, index = MemoryBank(30, 5), torch.arange(6)
+    ask = FromBank(bank, index, draw(index, 8, 30, torch.Generator()))
+    for got, whole in zip(ask(Cosine(), x[:, :1], y, rows), ask(Cosine(), x[:, :1], y), strict=True):
+        assert torch.equal(got, whole[rows])
