@@ -32,7 +32,10 @@ class DataRecipe:
     shorter_side: int | None = (
         None  # pixels at most, keeping the aspect, for views that crop; None: the model's squares
     )
-    columns: dict[str, str] = field(default_factory=dict)  # further image columns: values, labels or normals
+    columns: dict[str, str] = field(default_factory=dict)  # further image columns: values, labels, normals or pixels
+    sequence_column: str | None = None  # of video frames: which clip each is of; rows of a clip are in temporal order
+    frames: dict[str, int] = field(default_factory=dict)  # further views: how many rows later, as next_frame: 2
+    flow: dict[str, int] = field(default_factory=dict)  # further views: fields of optical flow, centred, as flow: 10
     streaming: bool = False
     shuffle_buffer: int = 10_000  # images, of a stream
     on_corrupt: str = "stop"  # or "skip", with a count

@@ -1,6 +1,6 @@
 """Where a recipe's images come from: the loader of the training split, and the held-out split of the periodic kNN."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import datasets
@@ -15,6 +15,7 @@ from torch.utils.data import IterableDataset as TorchIterableDataset
 
 import hf_infomax
 from hf_infomax import data
+from hf_infomax.data.clips import Window
 from hf_infomax.evaluation import extract_features, knn_accuracy
 from hf_infomax.models.errors import choose
 from recipe import DataRecipe, Recipe
@@ -23,12 +24,25 @@ AnyDataset = datasets.Dataset | datasets.IterableDataset
 
 
 # What a further column holds, as the views take it -> as it is decoded.
-COLUMN_KINDS = {"values": "values", "labels": "labels", "normals": "pixels"}
+COLUMN_KINDS = {"values": "values", "labels": "labels", "normals": "pixels", "pixels": "pixels"}
 
 
 def view_options(recipe: Recipe) -> dict[str, Any]:
-    """`views.*` of a recipe as the arguments of `hf_infomax.data.recipes.load`, with the run's seed and further columns."""
-    return {"recipe": "dim", **recipe.views, "seed": recipe.train.seed, "columns": recipe.data.columns}
+    """`views.*` of a recipe as the arguments of `hf_infomax.data.recipes.load`, with the run's seed and further columns.
+
+    Raises:
+        UsageError: two further views of one name.
+    """
+    settings = recipe.data
+    columns = dict(settings.columns)
+    for names, kind in ((settings.frames, "pixels"), (settings.flow, "flow")):
+        for name in names:
+            if name in columns:
+                raise hf_infomax.UsageError(
+                    f"two views are named '{name}' in data.columns, data.frames and data.flow: give each its own name."
+                )
+            columns[name] = kind
+    return {"recipe": "dim", **recipe.views, "seed": recipe.train.seed, "columns": columns}
 
 
 def column_kinds(settings: DataRecipe) -> dict[str, str]:
@@ -59,8 +73,9 @@ def training_loader(recipe: Recipe, image_size: int, accelerator: Accelerator) -
     column = data.find_image_column(split, settings.image_column)
     for name in settings.columns:
         data.find_image_column(split, name)
+    sequences = sequences_of(split, settings)
     if not settings.streaming:
-        images = decoded_dataset(split, column, image_size, settings)
+        images = decoded_dataset(split, column, image_size, settings, sequences)
         return data.data_loader(images, batch_size, shuffle=True, drop_last=True, workers=settings.workers), len(images)
     if recipe.train.max_steps is None:
         raise hf_infomax.UsageError("A stream has no known length: set train.max_steps, with data.streaming=true.")
@@ -82,21 +97,75 @@ def size_options(image_size: int, settings: DataRecipe) -> dict[str, int]:
     return {"shorter_side": settings.shorter_side} if settings.shorter_side else {"image_size": image_size}
 
 
-def decoded_dataset(split: datasets.Dataset, column: str, image_size: int, settings: DataRecipe) -> data.DecodedDataset:
-    """The image column and the further columns, row by row beside each other."""
+def sequences_of(split: AnyDataset, settings: DataRecipe) -> list[Hashable] | None:
+    """The sequence of every row, or None where the recipe has no views of other frames.
+
+    Raises:
+        UsageError: such views without a column of sequences, or of a stream.
+    """
+    if not settings.frames and not settings.flow:
+        return None
+    if settings.streaming:
+        raise hf_infomax.UsageError(
+            "data.frames and data.flow read other rows of a sequence, which a stream does not keep: set data.streaming=false."
+        )
+    if settings.sequence_column is None:
+        raise hf_infomax.UsageError(
+            "data.frames and data.flow need to know which rows are of one clip: set data.sequence_column."
+        )
+    feature = data.require_column(split, settings.sequence_column)
+    if not isinstance(feature, (datasets.Value, datasets.ClassLabel)):
+        raise hf_infomax.UsageError(
+            f"the column '{settings.sequence_column}' holds no plain values: set data.sequence_column to one of "
+            "numbers or strings."
+        )
+    return split[settings.sequence_column][:]
+
+
+def decoded_dataset(
+    split: datasets.Dataset,
+    column: str,
+    image_size: int,
+    settings: DataRecipe,
+    sequences: Sequence[Hashable] | None = None,
+    rows: Tensor | None = None,
+) -> data.DecodedDataset:
+    """The image column and the further columns, row by row beside each other, and the views of other frames.
+
+    Args:
+        sequences: of every row, where the recipe has views of other frames.
+        rows: (M,), which of these rows are left in `split`; None: all.
+    """
 
     # Every process may come first to the cache's lock, and the one that does shows the bar.
-    def decoded(name: str, kind: str) -> data.DecodedImages:
-        size = size_options(image_size, settings)
-        return data.decode_images(split, name, kind=kind, on_corrupt=settings.on_corrupt, **size)
+    def decoded(name: str, kind: str, on_missing: str) -> data.DecodedImages:
+        policies = {"on_corrupt": settings.on_corrupt, "on_missing": on_missing}
+        return data.decode_images(split, name, kind=kind, **policies, **size_options(image_size, settings))
 
-    pixels = decoded(column, "pixels")
-    columns = {name: decoded(name, kind) for name, kind in column_kinds(settings).items()}
-    whole = set(pixels.indices.tolist()).intersection(*(found.indices.tolist() for found in columns.values()))
-    if len(whole) < max(len(found.indices) for found in (pixels, *columns.values())):
-        # A row that one column skipped goes from the others too.
-        return decoded_dataset(split.select(sorted(whole)), column, image_size, settings)
-    return data.DecodedDataset(pixels.pixels, {name: found.pixels for name, found in columns.items()})
+    main = decoded(column, "pixels", "corrupt")
+    further = {name: decoded(name, kind, "blank") for name, kind in column_kinds(settings).items()}
+    rows = torch.arange(len(split)) if rows is None else rows
+    whole = set(main.indices.tolist()).intersection(*(found.indices.tolist() for found in further.values()))
+    if len(whole) < max(len(found.indices) for found in (main, *further.values())):
+        # A row that one column skipped goes from the others too; the sequences keep its place.
+        kept = sorted(whole)
+        return decoded_dataset(split.select(kept), column, image_size, settings, sequences, rows[kept])
+    columns = {name: found.pixels for name, found in further.items()}
+    present = {name: found.present for name, found in further.items()}
+    windows = clip_columns(main.pixels, data.Clips(sequences, rows[main.indices]), settings) if sequences else {}
+    present |= {name: window.present for name, window in windows.items()}
+    return data.DecodedDataset(main.pixels, columns | windows, present)
+
+
+def clip_columns(images: Tensor | data.VariableImages, clips: data.Clips, settings: DataRecipe) -> dict[str, Window]:
+    """The views of other frames: these themselves, and the optical flow around each image."""
+    columns = {name: clips.frames(images, step) for name, step in settings.frames.items()}
+    if settings.flow:
+        for length in settings.flow.values():
+            clips.around(length)  # what is wrong with it is said before the fields are computed
+        fields = data.optical_flow(images, clips)
+        columns |= {name: clips.flow(fields, length) for name, length in settings.flow.items()}
+    return columns
 
 
 class StreamPart(TorchIterableDataset):

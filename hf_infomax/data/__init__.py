@@ -5,7 +5,8 @@
     scenes          another, rendered: depth, normals, labels, boxes and short clips       (rendering: the ray caster)
     images          an image column -> its images, decoded once             (decoding: one image; cache: built safely;
                                                                              stores: mapped into memory)
-    batches         those images, or a stream -> a `DataLoader` of {"pixel_values", "sample_index", ...}
+    clips           frames before and after an image, as columns that read the same images       (flow: between frames)
+    batches         those images, or a stream -> a `DataLoader` of {"pixel_values", "sample_index", ..., "present"}
     augmentations   random changes of a whole batch, with parameters of its own for every image
     recipes         augmentations by name and strength -> the views of a batch (views)
     sheet           a picture of them: python -m hf_infomax.data RECIPE DATASET
@@ -23,7 +24,9 @@ Example:
 
 from . import augmentations, recipes
 from .batches import DecodedDataset, StreamingImages, collate, data_loader
+from .clips import Clips
 from .colour_digits import ColourDigits
+from .flow import optical_flow
 from .images import DecodedImages, decode_images
 from .loading import EMBEDDED, find_image_column, find_label_column, load_dataset, require_column
 from .scenes import Scenes
@@ -33,6 +36,7 @@ from .views import Views
 
 __all__ = [
     "EMBEDDED",
+    "Clips",
     "ColourDigits",
     "DecodedDataset",
     "DecodedImages",
@@ -47,6 +51,7 @@ __all__ = [
     "find_image_column",
     "find_label_column",
     "load_dataset",
+    "optical_flow",
     "recipes",
     "require_column",
     "view_sheet",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import datasets
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -18,11 +19,11 @@ from hf_infomax.models.errors import UsageError
 
 from .decoding import CorruptImage, Decoder, Kind
 from .images import OnCorrupt, check_policy, corrupt_image_error, warn_of_skipped
-from .stores import VariableImages, pad, take
+from .stores import Column, VariableImages, pad, take
 
-Batch = dict[str, Tensor]
+Batch = dict[str, Tensor | dict[str, Tensor]]
 
-_OWN_NAMES = ("pixel_values", "sample_index", "image_sizes")
+_OWN_NAMES = ("pixel_values", "sample_index", "image_sizes", "present")
 
 
 class DecodedDataset(Dataset[Batch]):
@@ -33,49 +34,69 @@ class DecodedDataset(Dataset[Batch]):
     `sample_index` is the image's place in `pixels`, 0 to N - 1: what a memory bank of N rows is addressed with (not the
     dataset's row, which differs where corrupt images were skipped: see `DecodedImages.indices`).
 
+    Where rows of a column are missing, these are zeros, and the batch has "present": {name: (B,) bool} for such columns
+    and no others.
+
     Args:
         pixels: N images, as `decode_images` gives them. Those of the cache travel to worker processes by its path.
-        columns: further tensors of N rows, or images of different sizes, by name; for example {"labels": ...}.
+        columns: further tensors of N rows, images of different sizes or frames of clips, by name; for example
+            {"labels": ..., "next_frame": clips.frames(pixels, 1)}.
+        present: of columns, (N,) bool, whether a row is there: `DecodedImages.present` or `Window.present`. Missing images
+            of different sizes are padded to the size of the batch's images.
 
     Raises:
-        UsageError: a column of another length, or with a name that is taken.
+        UsageError: a column of another length, or with a name that is taken, or `present` of another length or of none.
 
     Example:
         >>> dataset = DecodedDataset(torch.zeros(100, 3, 32, 32, dtype=torch.uint8))
         >>> dataset.__getitems__([3, 1])["sample_index"]
         tensor([3, 1])
+        >>> there = torch.arange(100) % 2 == 0
+        >>> DecodedDataset(dataset.pixels, {"x": torch.ones(100)}, {"x": there}).__getitems__([3, 2])["present"]
+        {'x': tensor([False,  True])}
     """
 
     def __init__(
-        self, pixels: Tensor | VariableImages, columns: Mapping[str, Tensor | VariableImages] | None = None
+        self,
+        pixels: Tensor | VariableImages,
+        columns: Mapping[str, Tensor | Column] | None = None,
+        present: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.pixels = pixels
         self.columns = dict(columns or {})
         _check_names(self.columns)
-        for name, column in self.columns.items():
+        for name, column in [*self.columns.items(), *(present or {}).items()]:
+            if name not in self.columns:
+                raise UsageError(
+                    f"it is said where '{name}' is present, and there is no such column: give it in columns."
+                )
             if len(column) != len(pixels):
                 raise UsageError(
                     f"the column '{name}' has {len(column)} rows and there are {len(pixels)} images: "
                     "take its rows at DecodedImages.indices."
                 )
+        self.present = {name: there for name, there in (present or {}).items() if not there.all()}
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def __getitem__(self, index: int) -> Batch:
-        return {name: column[0] for name, column in self.__getitems__([index]).items()}
+        return _first(self.__getitems__([index]))
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """The batch at `indices`; `DataLoader` calls this once a batch where it exists."""
         index = torch.as_tensor(indices, dtype=torch.int64)  # (B,)
-        batch = {"sample_index": index}
-        for name, column in {"pixel_values": self.pixels, **self.columns}.items():
-            if not isinstance(column, VariableImages):
-                batch[name] = take(column, index)
-                continue
-            batch[name], sizes = column[index]
-            if name == "pixel_values":
-                batch["image_sizes"] = sizes
+        batch: Batch = {"sample_index": index, "pixel_values": take(self.pixels, index)}
+        if isinstance(self.pixels, VariableImages):
+            batch["image_sizes"] = self.pixels.sizes[index]
+        for name, column in self.columns.items():
+            # A missing image does not say how large it would be; a size that does not fit the images is left to be found.
+            least = batch["pixel_values"].shape[-2:] if name in self.present else (0, 0)
+            batch[name] = take(column, index, least)
+        if self.present:
+            batch["present"] = {name: there[index] for name, there in self.present.items()}  # (B,) each
+            for name, there in batch["present"].items():
+                batch[name][~there] = 0
         return batch
 
 
@@ -83,8 +104,9 @@ class StreamingImages(IterableDataset[Batch]):
     """Images decoded as a stream brings them, by the same rules as `decode_images`.
 
     Yields {"pixel_values": (3, H, W) uint8} and the further columns, and with `shorter_side` also "image_sizes": (2,)
-    int64, which `data_loader` pads by; there is no `sample_index`, since a stream has none. Labels are always int32: what
-    the rest of a stream holds is not known. The stream comes shuffled (`stream.shuffle(buffer_size=...)`) and divided
+    int64, which `data_loader` pads by; there is no `sample_index`, since a stream has none. What the rest of a stream holds
+    is not known: labels are always int32, and further columns always come with "present": {name: () bool}, zeros standing
+    where a row has none. The stream comes shuffled (`stream.shuffle(buffer_size=...)`) and divided
     among processes (`datasets.distributed.split_dataset_by_node`) by the caller. `datasets` itself divides its shards
     among the workers of a `DataLoader`; those beyond the number of shards idle.
 
@@ -92,7 +114,7 @@ class StreamingImages(IterableDataset[Batch]):
         stream: what `load_dataset(..., streaming=True)` gives.
         image_column, image_size, on_corrupt, shorter_side: as in `decode_images`. Under "skip" the count is warned of
             after each pass; a sample is left out as a whole.
-        columns: further columns of images, name -> kind, as in `decode_images`.
+        columns: further columns of images, name -> kind, as in `decode_images`; a row may have None.
 
     Raises:
         UsageError: a setting out of range; when iterated, a corrupt image under "stop".
@@ -116,8 +138,11 @@ class StreamingImages(IterableDataset[Batch]):
         check_policy(on_corrupt)
         _check_names(columns or {})
         kinds = {image_column: "pixels", **(columns or {})}
-        self.decoders = {name: Decoder(name, image_size, shorter_side, kind) for name, kind in (columns or {}).items()}
-        self.decoders["pixel_values"] = Decoder(image_column, image_size, shorter_side)
+        self.main = Decoder(image_column, image_size, shorter_side)
+        self.further = {
+            name: Decoder(name, image_size, shorter_side, kind, on_missing="blank")
+            for name, kind in (columns or {}).items()
+        }
         self.stream = stream.select_columns(list(kinds))
         for name in kinds:
             self.stream = self.stream.cast_column(name, datasets.Image(decode=False))
@@ -141,19 +166,29 @@ class StreamingImages(IterableDataset[Batch]):
             warn_of_skipped(skipped, row + 1)
 
     def _sample(self, example: dict[str, object]) -> Batch:
-        sample = {}
-        for name, decoder in self.decoders.items():
-            image, _ = decoder(example[decoder.column])
-            sample[name] = torch.from_numpy(image.astype(decoder.dtypes[-1]))  # (C, h, w)
-        if self.decoders["pixel_values"].shorter_side:
-            sample["image_sizes"] = torch.tensor(sample["pixel_values"].shape[1:])
-        return sample
+        pixels, _ = self.main(example[self.main.column])  # (3, h, w)
+        sample: Batch = {"pixel_values": torch.from_numpy(pixels.copy())}
+        present = {}
+        for name, decoder in self.further.items():
+            image, original = decoder(example[name])  # (C, h, w)
+            present[name] = torch.tensor(original != (0, 0))
+            if original == (0, 0):
+                image = np.zeros((decoder.channels, *pixels.shape[1:]))
+            sample[name] = torch.from_numpy(image.astype(decoder.dtypes[-1]))
+        if self.main.shorter_side:
+            sample["image_sizes"] = torch.tensor(pixels.shape[1:])
+        return sample | ({"present": present} if present else {})
 
 
 def _check_names(columns: Iterable[str]) -> None:
     for name in columns:
         if name in _OWN_NAMES:
             raise UsageError(f"the column '{name}' would replace the batch's own: give it another name.")
+
+
+def _first(batch: Batch) -> Batch:
+    """The first sample of a batch."""
+    return {name: _first(column) if isinstance(column, dict) else column[0] for name, column in batch.items()}
 
 
 def collate(batch: Batch) -> Batch:
@@ -164,7 +199,9 @@ def collate(batch: Batch) -> Batch:
 def collate_padded(samples: Sequence[Batch]) -> Batch:
     """Samples of a stream -> a batch, whose images (C, h, w) are padded to the largest."""
     columns = {name: [sample[name] for sample in samples] for name in samples[0]}
-    return {name: pad(values) if values[0].dim() == 3 else torch.stack(values) for name, values in columns.items()}
+    present = {"present": collate_padded(columns.pop("present"))} if "present" in columns else {}
+    tensors = {name: pad(values) if values[0].dim() == 3 else torch.stack(values) for name, values in columns.items()}
+    return tensors | present
 
 
 def data_loader(

@@ -1,4 +1,4 @@
-"""The image cache: a store of decoded images is built once, and then opened by every process.
+"""The image cache: a store of decoded images, or of what is computed of them, is built once and opened by every process.
 
 Stores lie in `$HF_INFOMAX_CACHE`, else `<HF_HOME>/hf_infomax/images`, each in a folder named by a key of all that it
 depends on. One is built under another name beside, synced, and renamed when it is whole, under a file lock: of two

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import datasets
 import numpy as np
@@ -15,6 +15,7 @@ from hf_infomax.models.errors import UsageError, choose
 from .cache import key_of
 
 Kind = Literal["pixels", "labels", "values"]
+OnMissing = Literal["corrupt", "blank"]
 
 _DECODER = datasets.Image()
 
@@ -25,7 +26,7 @@ class CorruptImage(Exception):
 
 @dataclass(frozen=True)
 class Decoder:
-    """What is made of the images of a column: their size, and the kind of their values; see `decode_images`.
+    """What is made of the images of a column: their size, the kind of their values, missing ones; see `decode_images`.
 
     Raises:
         UsageError: a setting out of range.
@@ -35,9 +36,11 @@ class Decoder:
     image_size: int | None = None
     shorter_side: int | None = None
     kind: Kind = "pixels"
+    on_missing: OnMissing = "corrupt"
 
     def __post_init__(self) -> None:
         choose("kind of image", self.kind, _KINDS)
+        choose("policy about missing images", self.on_missing, dict.fromkeys(get_args(OnMissing)))
         if (self.image_size is None) == (self.shorter_side is None):
             raise UsageError("the images' size is not clear: give either image_size or shorter_side.")
         for name, pixels in (("image size", self.image_size), ("shorter side", self.shorter_side)):
@@ -60,12 +63,18 @@ class Decoder:
     def __call__(self, value: dict[str, Any] | None) -> tuple[np.ndarray, tuple[int, int]]:
         """`datasets`' encoded form of an image, {"bytes", "path"} -> (C, h, w), and its original height and width.
 
+        A missing one is zeros under "blank", of the original size (0, 0); of no pixels where images keep their aspect,
+        for what size it would have is not known.
+
         Raises:
-            CorruptImage: it is missing, or is not an image, or only part of one.
+            CorruptImage: it is missing, under "corrupt", or is not an image, or only part of one.
             UsageError: it has several channels and the kind is a map's.
         """
-        if value is None:
-            raise CorruptImage("the image is missing")
+        if value is None or (value["bytes"] is None and value["path"] is None):
+            if self.on_missing == "corrupt":
+                raise CorruptImage("the image is missing")
+            side = self.image_size or 0
+            return np.zeros((self.channels, side, side), self.dtypes[0]), (0, 0)
         kind = _KINDS[self.kind]
         try:
             image = _DECODER.decode_example(value)

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from hf_infomax.models.errors import UsageError
 
 from .cache import Source, Writer, in_memory, on_disk
-from .decoding import CorruptImage, Decoder, Kind
+from .decoding import CorruptImage, Decoder, Kind, OnMissing
 from .stores import VariableImages
 
 logger = logging.getLogger(__name__)
@@ -49,6 +49,11 @@ class DecodedImages:
     sizes: Tensor
     original_sizes: Tensor
     cropped: bool
+
+    @property
+    def present(self) -> Tensor:
+        """(N,) bool: False where the dataset has no image, and `pixels` holds zeros (under on_missing="blank")."""
+        return self.original_sizes[:, 0] > 0
 
     def boxes(self, boxes: Sequence[Sequence[Sequence[float]]]) -> Tensor:
         """Boxes in pixels of the original images -> boxes in pixels of the stored ones.
@@ -97,6 +102,7 @@ def decode_images(
     shorter_side: int | None = None,
     kind: Kind = "pixels",
     on_corrupt: OnCorrupt = "stop",
+    on_missing: OnMissing = "corrupt",
     progress: bool = True,
     cache: bool = True,
 ) -> DecodedImages:
@@ -124,19 +130,21 @@ def decode_images(
         shorter_side: pixels of the shorter side at most; smaller images stay as they are. Give one of the two.
         kind: "pixels", "labels" or "values".
         on_corrupt: "stop" raises for an image that cannot be decoded; "skip" leaves it out, counts it and warns once.
+        on_missing: what a row without an image (None) is: "corrupt", or "blank": zeros, with `DecodedImages.present`
+            False, of 0x0 pixels under `shorter_side`. For views that only some samples have.
         progress: show a progress bar while decoding.
         cache: False decodes into memory, for a small set that is used once.
 
     Raises:
-        UsageError: a corrupt image under "stop", no image left under "skip", a map of several channels, a full disk or
-            a cache folder that cannot be written, or a setting out of range.
+        UsageError: a corrupt image under "stop", no image left under "skip" or "blank", a map of several channels, a
+            full disk or a cache folder that cannot be written, or a setting out of range.
 
     Example:
         >>> decoded = decode_images(load_dataset("hf_infomax/colour_digits", "test[:10]"), "image", image_size=32)
         >>> decoded.pixels.shape
         torch.Size([10, 3, 32, 32])
     """
-    decoder = Decoder(image_column, image_size, shorter_side, kind)
+    decoder = Decoder(image_column, image_size, shorter_side, kind, on_missing)
     check_policy(on_corrupt)
     fill = partial(_decode_into, dataset=dataset, decoder=decoder, on_corrupt=on_corrupt, progress=progress)
     dtype, channels = decoder.dtypes[0], decoder.channels
@@ -187,7 +195,7 @@ def _decode_into(
                         writer.restart(decoder.dtypes[-1])
                         return _decode_into(writer, dataset, decoder, on_corrupt, progress)
                     writer.append(image, row, original)
-                    written += 1
+                    written += original != (0, 0)  # a missing one is no image
                 except CorruptImage as error:
                     if on_corrupt == "stop":
                         raise corrupt_image_error(f"row {row}", error) from error
@@ -195,5 +203,7 @@ def _decode_into(
                 row += 1
             bar.update(len(table))
     if not written:
-        raise UsageError(f"none of the {len(dataset)} images of '{column}' can be decoded: check the dataset.")
+        raise UsageError(
+            f"none of the {len(dataset)} images of '{column}' can be decoded, or all are missing: check the dataset."
+        )
     return notes

@@ -66,18 +66,19 @@ def find_image_column(dataset: AnyDataset, column: str | None = None) -> str:
     """`column`, checked to hold images, or the first column that does.
 
     Raises:
-        UsageError: no such column, or it holds no images, or no column does.
+        UsageError: no such column, or it holds no images (the message lists those that do), or no column does.
     """
     features = _features(dataset)
     images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
-    if column is not None:
-        require_column(dataset, column)
     if not images:
         raise UsageError(
             f"no column of the dataset holds images: cast one of {_listed(features)} to datasets.Image before use."
         )
     if column not in (None, *images):
-        raise UsageError(f"the column '{column}' holds no images: set data.image_column to one of {_listed(images)}.")
+        wrong = (
+            f"the column '{column}' holds no images" if column in features else f"the dataset has no column '{column}'"
+        )
+        raise UsageError(f"{wrong}: its columns of images are {_listed(images)}.")
     return column or images[0]
 
 

@@ -8,9 +8,11 @@ recipe into another.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+from torch import nn
 
 from hf_infomax.models.errors import UsageError, unknown_name
 
@@ -25,7 +27,7 @@ from .augmentations import (
     RandomGrayscale,
     RandomResizedCrop,
 )
-from .views import Branch, Views
+from .views import Branch, Views, taken
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ SIZES = {
     "cell": lambda side: JigsawPatches.scaled(side).cell,
     "patch": lambda side: JigsawPatches.scaled(side).patch,
 }
+
+RESERVED = ("sample_index", "image_sizes", "present", "epoch")  # of a batch, and of `Views`
 
 Step = tuple[type[Augmentation], Mapping[str, Any]]
 
@@ -198,6 +202,7 @@ def load(
     local_crops: int = 0,
     seed: int = 0,
     columns: Mapping[str, str] | None = None,
+    again: Sequence[str] = (),
     **strengths: float,
 ) -> Views:
     """The views of a recipe for images of `image_size` pixels, with some of its strengths changed.
@@ -209,11 +214,15 @@ def load(
             a dimension of its own, (B, 3, H, W).
         seed: of the random numbers; together with the epoch and the index of an image it fixes its views.
         columns: further columns of the batch that follow the pixels, by what they hold: {"depth": "values", "semantic":
-            "labels", "normals": "normals", "flow": "flow", "boxes": "boxes"}; see `augmentations.geometry`.
+            "labels", "normals": "normals", "flow": "flow", "boxes": "boxes"}; see `augmentations.geometry`. "pixels" are
+            images that are augmented as `pixel_values`, with the same random numbers: {"next_frame": "pixels"}.
+        again: names of further views, each made as `pixel_values` is, of the same images, with random numbers of its own;
+            the columns follow `pixel_values` alone.
         strengths: by name; `strengths_of` lists them.
 
     Raises:
-        UsageError: no such recipe, or no such strength in it (the message lists what there is), or one out of range.
+        UsageError: no such recipe, or no such strength in it (the message lists what there is), or one out of range, or a
+            name in `again` that is taken or cannot be one.
 
     Example:
         >>> views = load("crop_flip", image_size=32, padding=2)
@@ -221,6 +230,8 @@ def load(
         torch.Size([8, 3, 32, 32])
         >>> load("simclr", image_size=32, crop=0.2)(torch.rand(8, 3, 40, 36))["pixel_values"].shape
         torch.Size([8, 2, 3, 32, 32])
+        >>> load("cmc", image_size=32, again=["second_crop"])(torch.rand(8, 3, 40, 36))["second_crop"].shape
+        torch.Size([8, 3, 32, 32])
     """
     name = recipe if isinstance(recipe, str) else "given"
     recipe = _find(recipe)
@@ -233,9 +244,22 @@ def load(
         if strength not in known:
             remedy = f"choose one of {', '.join(known)}" if known else "it has none"
             raise UsageError(f"the view recipe '{name}' has no strength '{strength}': {remedy}.")
+    recipe = _repeated(recipe, [again] if isinstance(again, str) else again)
     return Views(
         {view: _branch(spec, image_size, strengths) for view, spec in recipe.items()}, image_size, seed, columns
     )
+
+
+def _repeated(recipe: Recipe, again: Sequence[str]) -> Recipe:
+    """The recipe with further views that are made as `pixel_values` is."""
+    made = dict(recipe)
+    for name in again:
+        if not name.isidentifier() or hasattr(nn.ModuleDict, name):
+            raise UsageError(f"'{name}' cannot be the name of a view: choose one such as second_crop.")
+        if name in (*made, *RESERVED):
+            raise taken(name)
+        made[name] = recipe["pixel_values"]
+    return made
 
 
 def _find(recipe: str | Recipe) -> Recipe:

@@ -58,7 +58,7 @@ class ScenesConfig(datasets.BuilderConfig):
 class Scenes(datasets.GeneratorBasedBuilder):
     """Rendered scenes: 2,000 for training and 500 for testing, of 64x64 pixels. Deterministic.
 
-    Configurations: "default"; "large", the same scenes at 128x128; "clips", 200 and 50 sequences of 6 frames at 64x64,
+    Configurations: "default"; "large", the same scenes at 128x128; "clips", 120 and 20 sequences of 16 frames at 64x64,
     under a moving camera and with moving solids. Any number is a keyword: `Scenes(image_size=96, train_scenes=10)`.
 
     Columns, all images PNG and of one size:
@@ -77,7 +77,7 @@ class Scenes(datasets.GeneratorBasedBuilder):
         focal: focal length in pixels. A pixel's centre (u, v), half integers, at the depth z is the point
             ((u - s / 2) z / focal, (v - s / 2) z / focal, z), where s is the image's size.
         scene: its number in the split. "clips" has instead:
-        sequence, frame: the scene's number and 0 to 5, in the order of the rows.
+        sequence, frame: the scene's number and 0 to 15, in the order of the rows.
 
     Raises:
         UsageError: a number of the configuration is out of range.
@@ -94,12 +94,12 @@ class Scenes(datasets.GeneratorBasedBuilder):
         (64, 64)
     """
 
-    VERSION = datasets.Version("1.0.0")
+    VERSION = datasets.Version("1.1.0")
     BUILDER_CONFIG_CLASS = ScenesConfig
     BUILDER_CONFIGS = [
         ScenesConfig(name="default", version=VERSION),
         ScenesConfig(name="large", version=VERSION, image_size=128),
-        ScenesConfig(name="clips", version=VERSION, frames=6, train_scenes=200, test_scenes=50),
+        ScenesConfig(name="clips", version=VERSION, frames=16, train_scenes=120, test_scenes=20),
     ]
     DEFAULT_CONFIG_NAME = "default"
 

@@ -1,7 +1,8 @@
-"""Decoded images as they are read: flat values, in memory or mapped from a file, and a table of whose they are.
+"""Decoded images (and fields of flow) as they are read: flat values, in memory or mapped, and a table of whose they are.
 
     <store>/pixels.bin    the values of every image in turn, (C, h, w), nothing between them
-    <store>/images.bin    int32 (N, 5): dataset row, stored height and width, original height and width
+    <store>/images.bin    int32 (N, 5): dataset row, stored height and width, original height and width (0 where there
+                          was no image, and zeros are stored)
     <store>/meta.json     type, channels, notes, and the sizes of the two files in bytes
 
 A mapped store travels to a worker process by its path, and each page that is read is the file's, shared by all.
@@ -16,7 +17,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -79,12 +80,15 @@ class VariableImages:
     def __getitem__(self, index: Tensor | Sequence[int]) -> tuple[Tensor, Tensor]:
         """The images at `index` -> (B, C, Hmax, Wmax), zeros at the right and the bottom, and sizes (B, 2) int64."""
         index = torch.as_tensor(index, dtype=torch.int64).reshape(-1)  # (B,)
-        sizes = self.sizes[index]
+        return self.batch(index), self.sizes[index]
+
+    def batch(self, index: Tensor, least: tuple[int, int] = (0, 0)) -> Tensor:
+        """The images at `index` (B,) -> (B, C, Hmax, Wmax), at least of the height and width `least`."""
         images = [
             self._values[end - self.channels * height * width : end].view(self.channels, height, width)
-            for end, (height, width) in zip(self._ends[index].tolist(), sizes.tolist(), strict=True)
+            for end, (height, width) in zip(self._ends[index].tolist(), self.sizes[index].tolist(), strict=True)
         ]
-        return pad(images), sizes
+        return pad(images, least)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.path is not None:
@@ -98,7 +102,7 @@ class ImageStore:
 
     Attributes:
         values: flat, of any type that torch has.
-        table: (N, 5) int32: dataset row, stored height and width, original height and width.
+        table: (N, 5) int32: dataset row, stored height and width, original height and width (0: there was no image).
         channels: C.
         notes: plain data kept with the images.
         path: the store's folder, or None in memory.
@@ -137,11 +141,23 @@ class ImageStore:
         return mapped
 
 
-def take(images: Tensor, index: Tensor) -> Tensor:
-    """Rows of a tensor, as a batch."""
+class Column(Protocol):
+    """Rows that are put together as they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, index: Tensor, least: tuple[int, int]) -> Tensor:
+        """Those at `index` (B,), (B, C, H, W) of at least the height and width `least`."""
+        ...
+
+
+def take(rows: Tensor | Column, index: Tensor, least: tuple[int, int] = (0, 0)) -> Tensor:
+    """Some rows of a column, as a batch; a tensor's have the size that they have."""
+    if not isinstance(rows, Tensor):
+        return rows.batch(index, least)
     if get_worker_info() is None:
-        return images[index]
-    return torch.index_select(images, 0, index, out=empty_batch((len(index), *images.shape[1:]), images.dtype))
+        return rows[index]
+    return torch.index_select(rows, 0, index, out=empty_batch((len(index), *rows.shape[1:]), rows.dtype))
 
 
 def empty_batch(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -152,10 +168,13 @@ def empty_batch(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     return torch.empty(0, dtype=dtype).set_(shared).view(shape)
 
 
-def pad(images: Iterable[Tensor]) -> Tensor:
-    """Images (C, h, w) of one type -> (B, C, Hmax, Wmax), with zeros at the right and the bottom."""
+def pad(images: Iterable[Tensor], least: tuple[int, int] = (0, 0)) -> Tensor:
+    """Images (C, h, w) of one type -> (B, C, Hmax, Wmax), with zeros at the right and the bottom.
+
+    `least` is a height and a width that the result has at least.
+    """
     images = list(images)
-    height, width = (max(image.shape[side] for image in images) for side in (1, 2))
+    height, width = (max(least[side], *(image.shape[side + 1] for image in images)) for side in (0, 1))
     batch = empty_batch((len(images), len(images[0]), height, width), images[0].dtype).zero_()
     for place, image in enumerate(images):
         batch[place, :, : image.shape[1], : image.shape[2]] = image

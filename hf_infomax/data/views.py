@@ -15,6 +15,9 @@ from .augmentations import KINDS, Augmentation, Draws, Sample
 # On a CPU a batch goes through in pieces of so many values, which fit the caches from one augmentation to the next.
 _PIECE = 512 * 3 * 32 * 32
 
+# A column of images that go through the same augmentations as `pixel_values`, colours too, with the same random numbers.
+PIXELS = "pixels"
+
 
 class Branch(nn.Module):
     """What makes one named view: augmentations in their order, for V crops of every image.
@@ -82,7 +85,10 @@ class Views(nn.Module):
         self.seed = seed
         self.columns = dict(columns or {})
         for kind in self.columns.values():
-            choose("kind of column", kind, dict.fromkeys(KINDS))
+            choose("kind of column", kind, dict.fromkeys((*KINDS, PIXELS)))
+        for name in self.columns:
+            if name in self.branches:
+                raise taken(name)
 
     def forward(
         self,
@@ -102,33 +108,28 @@ class Views(nn.Module):
                 right and the bottom).
             epoch: every epoch draws anew.
             columns: whatever else the batch has; those that were named to `load` follow the pixels of `pixel_values`,
-                the rest is left alone.
+                the rest is left alone ("present" too: where a column is missing, what follows of it has no meaning).
 
         Returns:
             {"pixel_values": (B, 3, h, w) or (B, V, 3, h, w) float32 in [0, 1]}, the recipe's other views, and the columns
-            that followed.
+            that followed; those of kind "pixels" are as `pixel_values` is.
 
         Raises:
             UsageError: images of another type, a column that the batch does not have, or images of a size that this
                 recipe does not bring to the size of its views.
         """
         self._check(columns, pixel_values)
-        white = 1.0
-        if pixel_values.dtype == torch.uint8:
-            white = 255.0
-        elif not pixel_values.is_floating_point():
-            raise UsageError(f"the images are {pixel_values.dtype}: give uint8, or floating point in [0, 1].")
-        else:
-            pixel_values = pixel_values.to(torch.float32)
         if sample_index is None:
             draws = Draws.anew(len(pixel_values), pixel_values.device)
         else:
             draws = Draws.of(self.seed, epoch, sample_index.to(pixel_values.device))
-        moving = {name: _decoded(columns[name], kind) for name, kind in self.columns.items()}
-        sample = Sample(pixel_values, moving, self.columns, image_sizes, white)
+        kinds = {name: kind for name, kind in self.columns.items() if kind != PIXELS}
+        moving = {name: _decoded(columns[name], kind) for name, kind in kinds.items()}
+        samples = {"pixel_values": _sample(pixel_values, image_sizes, moving, kinds)}
+        samples |= {name: _sample(columns[name], image_sizes) for name in self.columns if name not in kinds}
         # Under autocast a crop's products would be rounded to half precision, to fewer bits than a pixel has.
         with torch.autocast(pixel_values.device.type, enabled=False):
-            pieces = [self._views(sample.select(piece), draws.select(piece)) for piece in self._pieces(pixel_values)]
+            pieces = [self._views(samples, draws, piece) for piece in self._pieces(samples)]
         if len(pieces) == 1:
             return pieces[0]
         return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
@@ -143,24 +144,53 @@ class Views(nn.Module):
                     f"the column '{name}' is {sizes[0]} and the images are {sizes[1]}: bring them to one size, pixel on pixel."
                 )
 
-    def _views(self, sample: Sample, draws: Draws) -> dict[str, Tensor]:
+    def _views(self, samples: Mapping[str, Sample], draws: Draws, piece: slice) -> dict[str, Tensor]:
+        samples, draws = {name: sample.select(piece) for name, sample in samples.items()}, draws.select(piece)
         made = {}
         for place, (name, branch) in enumerate(self.branches.items()):
-            view, columns = branch(sample if name == "pixel_values" else sample.alone(), draws.fork(place))
-            made |= {name: view, **columns}
+            # Of the first branch every column of images is a view, by the same fork: by the same random numbers.
+            of_branch = samples if name == "pixel_values" else {name: samples["pixel_values"].alone()}
+            for view, sample in of_branch.items():
+                made[view], columns = branch(sample, draws.fork(place))
+                made |= columns
         return made
 
-    def _pieces(self, images: Tensor) -> list[slice]:
+    def _pieces(self, samples: Mapping[str, Sample]) -> list[slice]:
+        images = samples["pixel_values"].images
         if images.device.type != "cpu" or torch.compiler.is_compiling():
             return [slice(None)]
-        crops = self.branches["pixel_values"].crops or 1
-        values = crops * max(images[0].numel(), 3 * self.image_size**2)
-        length = max(1, _PIECE // values)
+        tensors = [tensor for sample in samples.values() for tensor in (sample.images, *sample.columns.values())]
+        height, width = images.shape[-2:]
+        grown = max(1, self.image_size**2 / (height * width)) * (self.branches["pixel_values"].crops or 1)
+        values = sum(tensor[:1].numel() for tensor in tensors) * grown  # of one image with all that follows it
+        length = max(1, int(_PIECE / max(values, 1)))
         return [slice(start, start + length) for start in range(0, len(images), length)]
 
 
+def taken(name: str) -> UsageError:
+    """What a second view of one name ends in."""
+    return UsageError(f"there is a view or a column '{name}' already: give the other one a name of its own.")
+
+
+def _sample(
+    images: Tensor,
+    sizes: Tensor | None,
+    columns: Mapping[str, Tensor] | None = None,
+    kinds: Mapping[str, str] | None = None,
+) -> Sample:
+    """Images of uint8, or of floating point in [0, 1], with what follows them."""
+    white = 1.0
+    if images.dtype == torch.uint8:
+        white = 255.0
+    elif images.is_floating_point():
+        images = images.to(torch.float32)
+    else:
+        raise UsageError(f"the images are {images.dtype}: give uint8, or floating point in [0, 1].")
+    return Sample(images, dict(columns or {}), dict(kinds or {}), sizes, white)
+
+
 def _decoded(column: Tensor, kind: str) -> Tensor:
-    """A column as its kind means it: normals that come as an image, uint8, hold [-1, 1] as [0, 255]."""
+    """A column as its kind means it: normals that come as an image, uint8, hold [-1, 1] as [0, 255]; flow is float32."""
     if kind == "normals" and column.dtype == torch.uint8:
         return column.to(torch.float32) / 127.5 - 1
-    return column
+    return column.to(torch.float32) if kind == "flow" else column

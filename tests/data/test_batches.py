@@ -2,6 +2,8 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DataLoaderConfiguration
 from PIL import Image
 from torch.utils.data import Subset
 
@@ -68,9 +70,64 @@ def test_a_stream_pads_as_decoded_images_do(mixed, size):
     for batch, indices in zip(found, torch.arange(20).split(8), strict=True):
         expected = dataset.__getitems__(indices)
         del expected["sample_index"]
+        assert batch.pop("present")["semantic"].tolist() == [True] * len(indices)
         assert batch.keys() == expected.keys()
         assert all(torch.equal(batch[name], expected[name]) for name in expected)
         assert batch["semantic"].dtype == torch.int32
+
+
+@pytest.fixture
+def gaps(mixed):
+    """The same with maps missing: of the largest image, and of the whole first batch of four."""
+    largest = max(range(len(mixed)), key=lambda row: mixed[row]["image"].height)
+    missing = {0, 1, 2, 3, largest}
+    maps = [None if row in missing else image for row, image in enumerate(mixed["semantic"])]
+    rows = {"image": mixed["image"][:], "semantic": maps}
+    return datasets.Dataset.from_dict(rows, features=mixed.features), missing
+
+
+@pytest.mark.parametrize("size", [{"shorter_side": 12}, {"image_size": 12}])
+def test_missing_rows_are_zeros_of_the_image_s_size_and_not_present(gaps, size):
+    dataset, missing = gaps
+    decoded = decode_images(dataset, "image", **size, progress=False)
+    maps = decode_images(dataset, "semantic", **size, kind="labels", on_missing="blank", progress=False)
+    images = DecodedDataset(decoded.pixels, {"semantic": maps.pixels, "x": torch.ones(20)}, {"semantic": maps.present})
+    stream = StreamingImages(dataset.to_iterable_dataset(), "image", **size, columns={"semantic": "labels"})
+    streamed = data_loader(stream, batch_size=4, shuffle=False, drop_last=False)
+    for index, other in zip(torch.arange(20).split(4), streamed, strict=True):
+        batch = images.__getitems__(index)
+        assert set(batch["present"]) == {"semantic"}
+        assert batch["present"]["semantic"].tolist() == [row not in missing for row in index.tolist()]
+        assert batch["semantic"].shape[-2:] == batch["pixel_values"].shape[-2:]
+        assert (batch["semantic"][~batch["present"]["semantic"]] == 0).all()
+        assert torch.equal(other["semantic"], batch["semantic"])
+        assert torch.equal(other["present"]["semantic"], batch["present"]["semantic"])
+    assert images[2]["present"]["semantic"].shape == ()
+    assert not images[2]["present"]["semantic"]
+
+
+def test_what_is_missing_is_zero_whatever_the_column_holds(pixels):
+    there = torch.arange(10) % 3 > 0
+    dataset = DecodedDataset(pixels, {"x": torch.full((10, 2), torch.nan), "y": pixels}, {"x": there, "y": there})
+    batch = dataset.__getitems__([0, 1, 3])
+    assert batch["x"].isnan().all(1).tolist() == [False, True, False]
+    assert batch["y"].flatten(1).any(1).tolist() == [False, True, False]
+    assert pixels[[0, 3]].flatten(1).any(1).all()  # the column itself is untouched
+
+
+def test_a_set_without_gaps_says_nothing_of_presence(pixels):
+    dataset = DecodedDataset(pixels, {"x": torch.ones(10)}, {"x": torch.ones(10, dtype=torch.bool)})
+    assert set(dataset.__getitems__([1])) == {"pixel_values", "sample_index", "x"}
+
+
+def test_presence_goes_through_the_loaders_of_accelerate(pixels):
+    there = torch.arange(10) != 4
+    dataset = DecodedDataset(pixels, {"x": torch.arange(10.0)}, {"x": there})
+    for split_batches in (False, True):
+        configuration = DataLoaderConfiguration(split_batches=split_batches)
+        loader = Accelerator(cpu=True, dataloader_config=configuration).prepare(data_loader(dataset, 4, True, True))
+        for batch in loader:
+            assert torch.equal(batch["present"]["x"], batch["sample_index"] != 4)
 
 
 def test_one_item(pixels):
@@ -84,6 +141,12 @@ def test_columns_must_fit(pixels):
         DecodedDataset(pixels, {"labels": torch.arange(9)})
     with pytest.raises(UsageError, match="'sample_index' would replace"):
         DecodedDataset(pixels, {"sample_index": torch.arange(10)})
+    with pytest.raises(UsageError, match="'present' would replace"):
+        DecodedDataset(pixels, {"present": torch.arange(10)})
+    with pytest.raises(UsageError, match="where 'depth' is present, and there is no such column"):
+        DecodedDataset(pixels, present={"depth": torch.ones(10, dtype=torch.bool)})
+    with pytest.raises(UsageError, match="'x' has 9 rows"):
+        DecodedDataset(pixels, {"x": torch.arange(10)}, {"x": torch.ones(9, dtype=torch.bool)})
     with pytest.raises(UsageError, match="'image_sizes' would replace"):
         DecodedDataset(pixels, {"image_sizes": torch.arange(10)})
 

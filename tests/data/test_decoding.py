@@ -98,6 +98,17 @@ def test_what_is_no_image():
             Decoder("image", image_size=8)(value)
 
 
+@pytest.mark.parametrize("value", [None, {"bytes": None, "path": None}])
+def test_what_is_missing_may_be_blank(value):
+    blank, original = Decoder("labels", image_size=8, kind="labels", on_missing="blank")(value)
+    assert (blank.shape, blank.dtype, blank.any(), original) == ((1, 8, 8), np.uint8, False, (0, 0))
+    assert Decoder("image", shorter_side=8, on_missing="blank")(value)[0].shape == (3, 0, 0)
+    with pytest.raises(CorruptImage, match="missing"):
+        Decoder("image", image_size=8)(value)
+    with pytest.raises(CorruptImage):
+        Decoder("image", image_size=8, on_missing="blank")({"bytes": b"no image", "path": None})
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [

@@ -144,6 +144,41 @@ def test_missing_images_count_as_corrupt(tmp_path, noise):
         decode_images(dataset, "image", 16, progress=False)
 
 
+@pytest.mark.parametrize("kind", ["pixels", "labels", "values"])
+def test_missing_images_may_be_blank(noise, kind, caplog):
+    values = [encoded(Image.fromarray(image if kind == "pixels" else image[..., 0])) for image in noise]
+    values[1] = values[4] = None
+    decoded = decode_images(as_dataset(values), "image", 16, kind=kind, on_missing="blank", progress=False)
+    assert decoded.present.tolist() == [True, False, True, True, False]
+    assert decoded.indices.tolist() == list(range(5))
+    assert (decoded.skipped, caplog.records) == (0, [])
+    assert (decoded.pixels[[1, 4]] == 0).all()
+    whole = decode_images(as_dataset(values).select([0, 2, 3]), "image", 16, kind=kind, progress=False)
+    assert torch.equal(decoded.pixels[decoded.present], whole.pixels)
+    assert whole.present.all()
+
+
+def test_blank_images_have_no_size_where_they_keep_their_aspect(noise):
+    values = [encoded(Image.fromarray(noise[0][:, :10])), None, encoded(Image.fromarray(noise[1][:, :10]))]
+    decoded = decode_images(as_dataset(values), "image", shorter_side=8, on_missing="blank", progress=False)
+    assert decoded.sizes.tolist() == [[13, 8], [0, 0], [13, 8]]
+    assert decoded.present.tolist() == [True, False, True]
+    assert decoded.pixels[[1, 2]][0].shape == (2, 3, 13, 8)
+
+
+def test_a_corrupt_image_is_not_a_missing_one(with_corrupt):
+    with pytest.raises(UsageError, match=r"row 1 "):
+        decode_images(with_corrupt, "image", 16, on_missing="blank", progress=False)
+    decoded = decode_images(with_corrupt, "image", 16, on_missing="blank", on_corrupt="skip", progress=False)
+    assert decoded.indices.tolist() == [0, 2, 4]
+    assert decoded.present.all()
+
+
+def test_a_column_without_any_image_is_an_error():
+    with pytest.raises(UsageError, match="none of the 2 images of 'image' can be decoded, or all are missing"):
+        decode_images(as_dataset([None, None]), "image", 16, on_missing="blank", progress=False)
+
+
 def test_every_image_of_different_sizes(noise):
     images = [Image.fromarray(image[: 16 - row, : 6 + row]) for row, image in enumerate(noise)]
     decoded = decode_images(as_dataset([encoded(image) for image in images]), "image", shorter_side=8, progress=False)
@@ -216,6 +251,8 @@ def test_nothing_left_is_an_error(with_corrupt):
 def test_settings_out_of_range(with_corrupt):
     with pytest.raises(UsageError, match="choose stop or skip"):
         decode_images(with_corrupt, "image", 16, on_corrupt="ignore")
+    with pytest.raises(UsageError, match="Unknown policy about missing images 'hide': choose one of corrupt, blank"):
+        decode_images(with_corrupt, "image", 16, on_missing="hide")
     with pytest.raises(UsageError, match="image size is 0"):
         decode_images(with_corrupt, "image", 0)
     with pytest.raises(UsageError, match="either image_size or shorter_side"):

@@ -120,9 +120,9 @@ def test_find_image_column(digits):
     for dataset in (digits, stream):
         assert find_image_column(dataset) == "image"
         assert find_image_column(dataset, "image") == "image"
-        with fails_with("no column 'img'", "image"):
+        with fails_with("no column 'img': its columns of images are image."):
             find_image_column(dataset, "img")
-        with fails_with("'label' holds no images", "data.image_column", "image"):
+        with fails_with("'label' holds no images: its columns of images are image."):
             find_image_column(dataset, "label")
         with fails_with("no column of the dataset holds images", "label"):
             find_image_column(dataset.remove_columns("image"))

@@ -80,6 +80,28 @@ def test_two_crops_and_multi_crop(batch):
     assert recipes.load("simclr", SIZE, crops=0)(batch)["pixel_values"].shape == (16, 3, 32, 32)
 
 
+@pytest.mark.parametrize(
+    ("again", "sentence"),
+    [
+        (["pixel_values"], "'pixel_values' already"),
+        (["jigsaw_values"], "'jigsaw_values' already"),
+        (["depth"], "'depth' already"),
+        (["second", "second"], "'second' already"),
+        (["present"], "'present' already"),
+        (["second crop"], "'second crop' cannot be the name of a view"),
+        (["values"], "'values' cannot be the name of a view"),
+    ],
+)
+def test_a_further_view_needs_a_name_of_its_own(again, sentence):
+    with pytest.raises(UsageError, match=sentence) as caught:
+        recipes.load("pirl", SIZE, again=again, columns={"depth": "values"})
+    assert "\n" not in str(caught.value)
+
+
+def test_one_further_view_needs_no_list(batch):
+    assert set(recipes.load("cmc", SIZE, again="second_crop")(batch)) == {"pixel_values", "second_crop"}
+
+
 def test_strengths_are_passed_on(batch):
     still = recipes.load("crop_flip", image_size=SIZE, padding=0, flip=0)
     assert torch.equal(still(batch)["pixel_values"], batch.float() / 255)

@@ -28,7 +28,7 @@ def drawn():
 
 
 def test_published_sizes_and_columns(tmp_path):
-    sizes = {"default": (64, 2_000, 500, 1), "large": (128, 2_000, 500, 1), "clips": (64, 200, 50, 6)}
+    sizes = {"default": (64, 2_000, 500, 1), "large": (128, 2_000, 500, 1), "clips": (64, 120, 20, 16)}
     assert list(Scenes.builder_configs) == list(sizes)
     for name, (_, train, test, frames) in sizes.items():
         builder = Scenes(cache_dir=str(tmp_path), config_name=name)

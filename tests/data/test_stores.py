@@ -74,6 +74,7 @@ def test_images_of_different_sizes_are_padded_by_the_batch(store):
 def test_padding():
     padded = pad([torch.ones(2, 1, 3), torch.full((2, 2, 1), 5)])
     assert padded.tolist() == [[[[1, 1, 1], [0, 0, 0]]] * 2, [[[5, 0, 0], [5, 0, 0]]] * 2]
+    assert pad([torch.ones(2, 1, 3), torch.ones(2, 0, 0)], least=(2, 1)).shape == (2, 2, 2, 3)
 
 
 @pytest.mark.parametrize("images", [SAME, DIFFERENT])

@@ -107,6 +107,16 @@ def test_compiled_as_one_graph(name, images):
         torch.testing.assert_close(values, expected[view], atol=1e-5, rtol=0)
 
 
+def test_a_clip_is_compiled_as_one_graph(images):
+    torch.compiler.reset()
+    views = recipes.load("cmc", SIZE, columns={"next_frame": "pixels", "flow": "flow"}, again=["second"])
+    batch = {"sample_index": torch.arange(24), "next_frame": images.flip(0), "flow": torch.randn(24, 4, SIZE, SIZE)}
+    batch["present"] = {"flow": torch.arange(24) > 3}
+    expected = views(images, **batch)
+    for view, values in torch.compile(views, backend="aot_eager", fullgraph=True)(images, **batch).items():
+        torch.testing.assert_close(values, expected[view], atol=1e-5, rtol=0)
+
+
 def test_autocast_leaves_pixels_in_single_precision(images):
     views, index = recipes.load("simclr", SIZE), torch.arange(len(images))
     plain = views(images, sample_index=index)["pixel_values"]
@@ -151,6 +161,74 @@ def test_columns_have_a_dimension_of_crops(images):
     assert made["depth"].shape == (24, 2, 1, SIZE, SIZE)
 
 
+@pytest.mark.parametrize("name", recipes.RECIPES)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_pixels_of_a_column_are_changed_exactly_as_the_images_are(name, dtype, images):
+    others = images.flip(0)
+    twin = others if dtype == torch.uint8 else others / 255
+    views, index = recipes.load(name, SIZE, columns={"next_frame": "pixels"}), torch.arange(24)
+    made = views(images, sample_index=index, next_frame=twin, epoch=2)
+    plain = recipes.load(name, SIZE)
+    for view, values in plain(images, sample_index=index, epoch=2).items():
+        torch.testing.assert_close(made[view], values, atol=1e-6, rtol=0)
+    expected = plain(twin, sample_index=index, epoch=2)["pixel_values"]
+    torch.testing.assert_close(made["next_frame"], expected, atol=1e-6, rtol=0)
+    assert made["next_frame"].dtype == torch.float32
+    assert set(made) == {*plain.branches, "next_frame"}
+    torch.manual_seed(0)
+    without_index = views(images, next_frame=images)
+    assert torch.equal(without_index["next_frame"], without_index["pixel_values"])
+
+
+def test_pixels_of_a_column_take_the_sizes_of_the_images(images):
+    sizes = torch.tensor([[SIZE, 12], [10, SIZE]]).repeat(12, 1)
+    views = recipes.load("simclr", SIZE, columns={"next_frame": "pixels"})
+    made = views(images, sample_index=torch.arange(24), image_sizes=sizes, next_frame=images)
+    assert torch.equal(made["next_frame"], made["pixel_values"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize("name", ["dim", "cmc", "cmc_randaugment", "simclr"])
+def test_stacked_flow_is_the_flow_of_each_field(name, dtype, images):
+    fields = torch.randn(24, 20, SIZE, SIZE).to(dtype)
+    views, index = recipes.load(name, SIZE, columns={"flow": "flow"}), torch.arange(24)
+    stack = views(images, sample_index=index, flow=fields)["flow"]
+    assert stack.dtype == torch.float32
+    for number in range(10):
+        one = views(images, sample_index=index, flow=fields[:, 2 * number : 2 * number + 2])["flow"]
+        part = stack[..., 2 * number : 2 * number + 2, :, :]
+        torch.testing.assert_close(part, one, atol=1e-5, rtol=1e-5)
+
+
+def test_presence_is_left_alone(images):
+    views, present = recipes.load("cmc", SIZE, columns={"flow": "flow"}), {"flow": torch.arange(24) > 3}
+    flow = torch.zeros(24, 4, SIZE, SIZE)
+    batch = {"pixel_values": images, "sample_index": torch.arange(24), "flow": flow, "present": present}
+    made = views(**batch)
+    assert "present" not in made
+    assert (batch | made)["present"] is present
+    assert (made["flow"] == 0).all()
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_another_view_has_random_numbers_of_its_own(name, images):
+    index = torch.arange(24)
+    made = recipes.load(name, SIZE, again=["second_crop"])(images, sample_index=index)
+    for view, values in recipes.load(name, SIZE)(images, sample_index=index).items():
+        assert torch.equal(made[view], values)  # the others stay what they were
+    assert made["second_crop"].shape == made["pixel_values"].shape
+    differ = (made["second_crop"] != made["pixel_values"]).flatten(1).any(1).float().mean()
+    assert differ == 0 if name == "dim" else differ > 0.25  # a flip alone differs every other time
+
+
+def test_columns_follow_the_first_view_only(images):
+    views = recipes.load("cmc", SIZE, columns={"next_frame": "pixels"}, again=["second", "third"])
+    made = views(images, sample_index=torch.arange(24), next_frame=images)
+    assert set(made) == {"pixel_values", "next_frame", "second", "third"}
+    assert torch.equal(made["next_frame"], made["pixel_values"])
+    assert not torch.equal(made["second"], made["third"])
+
+
 def test_images_smaller_than_their_tensor(images):
     """The padding of a batch of different sizes is never seen."""
     sizes = torch.tensor([[SIZE, 12], [10, SIZE]]).repeat(12, 1)
@@ -174,3 +252,7 @@ def test_mistakes(images):
         recipes.load("cmc", SIZE, columns={"depth": "values"})(images, depth=torch.rand(24, 1, 8, 8))
     with pytest.raises(UsageError, match="Unknown kind of column 'map'"):
         recipes.load("cmc", SIZE, columns={"depth": "map"})
+    with pytest.raises(UsageError, match="a view or a column 'jigsaw_values' already"):
+        recipes.load("pirl", SIZE, columns={"jigsaw_values": "pixels"})
+    with pytest.raises(UsageError, match="column 'next_frame' is 8x8 and the images are 16x16"):
+        recipes.load("cmc", SIZE, columns={"next_frame": "pixels"})(images, next_frame=torch.rand(24, 3, 8, 8))

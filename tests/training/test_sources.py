@@ -1,3 +1,4 @@
+import io
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -8,10 +9,10 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from hf_infomax import UsageError
+from hf_infomax import UsageError, data
 from hf_infomax.data.decoding import Decoder
 from recipe import load_recipe
-from sources import Monitor, training_loader
+from sources import Monitor, training_loader, view_options
 
 
 @pytest.fixture(autouse=True)
@@ -136,7 +137,7 @@ def test_further_columns_arrive_under_their_names(size, overrides, files):
 
 def test_a_row_that_one_column_skips_goes_from_the_others(files):
     maps = [Image.new("L", (8, 8), level) for level in range(8)]
-    maps[2] = None
+    maps[2] = {"bytes": b"spoilt", "path": None}
     dataset = files([*map(grey, range(5)), None, *map(grey, range(6, 8))], semantic=maps)
     with_maps = recipe(dataset, "data.columns={semantic: labels}", "data.on_corrupt=skip", "train.batch_size=6")
     loader, images = training_loader(with_maps, 8, Accelerator(cpu=True))
@@ -146,9 +147,107 @@ def test_a_row_that_one_column_skips_goes_from_the_others(files):
     assert sorted(levels([batch])) == [0, 1, 3, 4, 6, 7]
 
 
-def test_a_column_that_holds_no_images_is_one_sentence(files):
-    with pytest.raises(UsageError, match="'label' holds no images"):
-        training_loader(recipe(files([grey(1)] * 8), "data.columns={label: labels}"), 8, Accelerator(cpu=True))
+@pytest.mark.parametrize("overrides", [(), STREAM])
+@pytest.mark.parametrize(
+    ("name", "sentence"), [("label", "'label' holds no images"), ("deptj", "the dataset has no column 'deptj'")]
+)
+def test_a_column_that_is_not_there_or_holds_no_images_is_one_sentence(name, sentence, overrides, files):
+    dataset = files([grey(1)] * 8, depth=[grey(2)] * 8)
+    with pytest.raises(UsageError, match=f"{sentence}: its columns of images are image, depth.$"):
+        training_loader(recipe(dataset, f"data.columns={{{name}: labels}}", *overrides), 8, Accelerator(cpu=True))
+
+
+@pytest.mark.parametrize("overrides", [(), STREAM])
+def test_a_row_without_a_view_stays(overrides, files):
+    maps = [None if level in (2, 5) else Image.new("L", (8, 8), level + 1) for level in range(8)]
+    dataset = files([grey(level) for level in range(8)], semantic=maps, depth=[Image.new("L", (8, 8), 7)] * 8)
+    settings = recipe(dataset, "data.columns={semantic: labels, depth: values}", *overrides)
+    loader, images = training_loader(settings, 8, Accelerator(cpu=True))
+    assert images in (8, None)
+    found = {}
+    for batch in loader:
+        assert set(batch["present"]) == ({"semantic", "depth"} if overrides else {"semantic"})
+        there = batch["present"]["semantic"].tolist()
+        found |= dict(
+            zip(levels([batch]), zip(there, batch["semantic"][:, 0, 0, 0].tolist(), strict=True), strict=True)
+        )
+    assert found == {level: (level not in (2, 5), 0 if level in (2, 5) else level + 1) for level in range(8)}
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Three sequences of six frames, of which two images are corrupt and one has a corrupt map; each frame has its level."""
+
+    def write(spoilt=True):
+        def encoded(image):
+            file = io.BytesIO()
+            image.save(file, "PNG")
+            return {"bytes": file.getvalue(), "path": None}
+
+        images, maps = [[encoded(grey(10 + level, (16, 16))) for level in range(18)] for _ in range(2)]
+        if spoilt:
+            images[3] = images[10] = maps[13] = {"bytes": b"spoilt", "path": None}
+        rows = {"image": images, "map": maps, "clip": [name for name in "abc" for _ in range(6)]}
+        features = {"image": datasets.Image(), "map": datasets.Image(), "clip": datasets.Value("string")}
+        datasets.Dataset.from_dict(rows, features=datasets.Features(features)).to_parquet(
+            tmp_path / "clips" / "0.parquet"
+        )
+        return str(tmp_path / "clips")
+
+    return write
+
+
+CLIPS = ("data.sequence_column=clip", "data.frames={next_frame: 2}", "data.flow={flow: 2}")
+
+
+@pytest.mark.parametrize("columns", ["{}", "{map: pixels}"])
+def test_frames_and_flow_of_a_recipe(columns, clips):
+    settings = recipe(clips(), *CLIPS, f"data.columns={columns}", "data.on_corrupt=skip", "train.batch_size=5")
+    loader, images = training_loader(settings, 16, Accelerator(cpu=True))
+    gone = {3, 10, 13} if columns != "{}" else {3, 10}
+    assert images == 18 - len(gone)
+    views = data.recipes.load(image_size=16, **view_options(settings))
+    for batch in loader:
+        batch |= views(**batch)
+        assert batch["flow"].shape == (5, 4, 16, 16)
+        assert set(batch["present"]) == {"next_frame", "flow"}
+        rows = [round(255 * level) - 10 for level in batch["pixel_values"].amax((1, 2, 3)).tolist()]
+        later = [round(255 * level) - 10 for level in batch["next_frame"].amax((1, 2, 3)).tolist()]
+        for place, row in enumerate(rows):
+            frame = row + 2 if (row + 2) // 6 == row // 6 and row + 2 not in gone else None
+            assert batch["present"]["next_frame"][place] == (frame is not None)
+            assert later[place] == (frame if frame is not None else -10)
+            around = [row - 1, row, row + 1]
+            whole = all(other // 6 == row // 6 and other not in gone for other in around)
+            assert batch["present"]["flow"][place] == whole
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (("data.sequence_column=null",), r"set data\.sequence_column"),
+        (("data.sequence_column=video",), "no column 'video': choose one of image, map, clip"),
+        (("data.sequence_column=map",), "'map' holds no plain values"),
+        (("data.frames={next_frame: 6}",), r"no image has one 6 rows later .* which has 6: .*data\.frames"),
+        (("data.flow={flow: 6}",), r"6 fields of flow need 7 frames .*data\.flow"),
+        (STREAM, r"which a stream does not keep: set data\.streaming=false"),
+        (("data.columns={next_frame: pixels}",), "the dataset has no column 'next_frame'"),
+    ],
+)
+def test_mistakes_about_clips_are_one_sentence(overrides, sentence, clips, monkeypatch):
+    monkeypatch.setattr("hf_infomax.data.flow.TVL1.__call__", None)  # nothing is computed before it is said
+    with pytest.raises(UsageError, match=sentence) as caught:
+        training_loader(recipe(clips(spoilt=False), *CLIPS, *overrides), 16, Accelerator(cpu=True))
+    assert "\n" not in str(caught.value)
+
+
+def test_views_of_a_recipe_know_its_columns():
+    settings = recipe("unused", *CLIPS, "data.columns={map: pixels}", "views={recipe: cmc, again: [second_crop]}")
+    options = view_options(settings)
+    assert options["columns"] == {"map": "pixels", "next_frame": "pixels", "flow": "flow"}
+    assert list(data.recipes.load(image_size=16, **options).branches) == ["pixel_values", "second_crop"]
+    with pytest.raises(UsageError, match=r"two views are named 'flow' in data\.columns, data\.frames and data\.flow"):
+        view_options(recipe("unused", *CLIPS, "data.columns={flow: values}"))
 
 
 def test_the_monitor_reads_the_images_that_are_trained_on(files, folder, monkeypatch):
