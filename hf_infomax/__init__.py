@@ -16,10 +16,12 @@ from transformers import (
 from .models import bounds, colors, critics, negatives, priors
 from .models.configuration_cmc import CMCConfig
 from .models.configuration_dim import DIMConfig
+from .models.configuration_predictive import PredictiveConfig
 from .models.errors import UsageError
 from .models.modeling_cmc import CMCForImageClassification, CMCForPreTraining, CMCModel
 from .models.modeling_dim import DIMForImageClassification, DIMForPreTraining, DIMModel
 from .models.modeling_infomax import PreTrainingOutput
+from .models.modeling_predictive import PredictiveForImageClassification, PredictiveForPreTraining, PredictiveModel
 
 __version__ = "0.1.0"
 
@@ -27,6 +29,7 @@ __version__ = "0.1.0"
 METHODS = {
     "dim": (DIMConfig, DIMModel, DIMForPreTraining, DIMForImageClassification),
     "cmc": (CMCConfig, CMCModel, CMCForPreTraining, CMCForImageClassification),
+    "predictive": (PredictiveConfig, PredictiveModel, PredictiveForPreTraining, PredictiveForImageClassification),
 }
 
 for _config, _model, _pretraining, _classification in METHODS.values():
@@ -47,6 +50,10 @@ __all__ = [
     "DIMForPreTraining",
     "DIMModel",
     "PreTrainingOutput",
+    "PredictiveConfig",
+    "PredictiveForImageClassification",
+    "PredictiveForPreTraining",
+    "PredictiveModel",
     "UsageError",
     "bounds",
     "colors",

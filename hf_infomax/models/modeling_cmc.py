@@ -1,7 +1,6 @@
 """Contrastive Multiview Coding (Tian et al. 2020): the views of an image against each other."""
 
 from functools import partial
-from itertools import permutations
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from .encoder import locations
 from .errors import UsageError, choose, unknown_name
 from .modeling_infomax import InfoMaxForImageClassification, InfoMaxForPreTraining, InfoMaxModel, PreTrainingOutput
 from .negatives import InBatch
+from .views import stand_in, view_pairs
 
 #: Negatives of an image that a bank is asked for where nothing is said, as in the paper.
 PAPER_NEGATIVES = 16_384
@@ -58,7 +58,7 @@ class CMCForPreTraining(InfoMaxForPreTraining):
 
     def __init__(self, config: CMCConfig):
         super().__init__(config)
-        self.pairs = view_pairs(config)
+        self.pairs = self._pairs()
         self.vector = self.model.feature_layers[-1]
         self.local_layer = None
         choose("contrast", config.contrast, {"global": self._compare_vectors, "patch": self._compare_patches})()
@@ -73,6 +73,15 @@ class CMCForPreTraining(InfoMaxForPreTraining):
             )
         self.negatives = InBatch(config.num_negatives if config.negatives == "batch" else None)
         self.post_init()
+
+    def _pairs(self) -> list[tuple[str, str]]:
+        """(anchor, target), in both directions."""
+        views = list(self.config.views)
+        if len(views) == 1 and self.config.contrast == "patch":
+            return [(views[0], views[0])]  # a view's vector against its own locations: DIM(L)
+        if len(views) < 2:
+            raise UsageError(f"CMC contrasts one view with another, but views={views} names a single one.")
+        return view_pairs(views, self.config.core_view)
 
     def _compare_vectors(self) -> None:
         self.critic = Cosine(self.config.temperature)
@@ -168,7 +177,7 @@ class CMCForPreTraining(InfoMaxForPreTraining):
     def embeddings(
         self, pixel_values: Tensor | None = None, present: dict[str, Tensor] | None = None, **columns: Any
     ) -> dict[str, Tensor]:
-        """View -> the vectors (B, D) that are compared and that a bank keeps; zero where the view is missing."""
+        """View -> the vectors (B, D) that are compared and that a bank keeps, for what that is where a view is missing."""
         encoded, _ = self._encode(pixel_values, present or {}, columns)
         return {name: layers[self.vector] for name, layers in encoded.items()}
 
@@ -186,7 +195,9 @@ class CMCForPreTraining(InfoMaxForPreTraining):
         wanted = {self.vector, self.local_layer} - {None}
         encoded = {}
         for name, view in shown.items():
-            layers = present_only(self.model.encoder_of(name), view, present.get(name))
+            if name in present:
+                view = stand_in(view, present[name])
+            layers = self.model.encoder_of(name)(view)
             encoded[name] = {layer: layers[layer] for layer in wanted}
         return encoded, present
 
@@ -201,44 +212,11 @@ class CMCForPreTraining(InfoMaxForPreTraining):
         return y, x
 
 
-def view_pairs(config: Any) -> list[tuple[str, str]]:
-    """(anchor, target) in both directions: all pairs of views (eq. 8), or those of the core view (eq. 7).
-
-    Raises:
-        UsageError: there is nothing to compare, or the core view is none of the views.
-    """
-    core = config.core_view
-    if core is not None and core not in config.views:
-        raise unknown_name("core_view", core, config.views)
-    if len(config.views) < 2:
-        if getattr(config, "contrast", "global") == "patch":
-            return [(config.views[0], config.views[0])]  # a view's vector against its own locations: DIM(L)
-        raise UsageError(f"CMC contrasts one view with another, but views={list(config.views)} names a single one.")
-    return [pair for pair in permutations(config.views, 2) if core is None or core in pair]
-
-
 def both(one: Tensor | None, other: Tensor | None) -> Tensor | None:
     """(B,) bool, the samples that have two views; None: all."""
     if one is None or other is None:
         return other if one is None else one
     return one & other
-
-
-def present_only(encoder: nn.Module, view: Tensor, rows: Tensor | None) -> dict[str, Tensor]:
-    """The layers of a view whose samples are there for some `rows` (B,) bool; zero for the others.
-
-    The missing ones are not encoded, for their zeros would be in every batch norm. Fewer than two are as none: a batch norm
-    cannot take one. All parameters stay in the graph, which distributed training asks for.
-    """
-    if rows is None:
-        return encoder(view)
-    if rows.sum() < 2:
-        nothing = sum(parameter.sum() for parameter in encoder.parameters()) * 0.0
-        return {name: view.new_zeros(len(view), *shape) + nothing for name, shape in encoder.shapes.items()}
-    layers = encoder(view[rows])
-    return {
-        name: layer.new_zeros(len(view), *layer.shape[1:]).index_put((rows,), layer) for name, layer in layers.items()
-    }
 
 
 class CMCForImageClassification(InfoMaxForImageClassification):

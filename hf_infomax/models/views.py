@@ -6,6 +6,7 @@ normals, a label map, optical flow, a later frame.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import permutations
 from typing import Any
 
 import torch
@@ -204,3 +205,29 @@ def require_alike(sources: dict[str, Tensor]) -> None:
                     f"The views '{first}' and '{name}' do not belong together, with {one} and {other} {what}: "
                     "give both for the same images, at one size."
                 )
+
+
+def view_pairs(views: Sequence[str], core_view: str | None = None) -> list[tuple[str, str]]:
+    """Pairs of views in both directions: all of them (CMC's full graph, eq. 8), or those of a core view (eq. 7).
+
+    Raises:
+        UsageError: the core view is none of the views.
+
+    >>> view_pairs(["L", "a", "b"], core_view="L")
+    [('L', 'a'), ('L', 'b'), ('a', 'L'), ('b', 'L')]
+    """
+    if core_view is not None and core_view not in views:
+        raise unknown_name("core_view", core_view, list(views))
+    return [pair for pair in permutations(views, 2) if core_view is None or core_view in pair]
+
+
+def stand_in(view: Tensor, present: Tensor) -> Tensor:
+    """A view (B, C, H, W) with those samples that are not `present` (B,) replaced by others that are, in turn; zeros if none is.
+
+    The loss leaves them out, but batch norm does not; and every process and every step does the same work, so that distributed
+    training never waits for a layer that one process did not run.
+    """
+    turn = torch.arange(len(present), device=present.device)
+    present_first = present.int().argsort(descending=True, stable=True)
+    index = turn.where(present, present_first[turn % present.sum().clamp(min=1)])
+    return view[index].where(present.any(), 0.0)

@@ -1,4 +1,4 @@
-"""Small configurations of both methods, and everything that transformers or Python warned of."""
+"""Small configurations of every method, and everything that transformers or Python warned of."""
 
 import logging
 import warnings
@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 
-from hf_infomax import CMCConfig, DIMConfig
+from hf_infomax import CMCConfig, DIMConfig, PredictiveConfig
 
 SMALL = {"backbone_kwargs": {"channels": [8, 12, 16], "hidden_sizes": [24]}, "representation_size": 10}
 
@@ -24,6 +24,14 @@ def dim_config():
 def cmc_config():
     def make(**options):
         return CMCConfig(**{**SMALL, **options})
+
+    return make
+
+
+@pytest.fixture
+def predictive_config():
+    def make(**options):
+        return PredictiveConfig(**{**SMALL, "decoder_channels": [8, 6], **options})
 
     return make
 
