@@ -2,8 +2,9 @@
 
     python training/benchmark.py [dataset=path/to/cifar10] [output=model_cards/benchmark.json]
 
-Views against torchvision's, the parts of a training step, the whole step against the encoder alone, bounds against their plain
-form, peak memory. Absolute figures differ from machine to machine; ratios hardly do. Run it on a machine that does nothing else.
+Views against torchvision's, the parts of a training step, the whole step against the encoder alone, bounds and the memory bank
+against their plain form, peak memory. Absolute figures differ from machine to machine; ratios hardly do. Run it on a machine that
+does nothing else.
 """
 
 import process  # noqa: F401 (before torch)
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import benchmark_bank
 import benchmark_steps
 import benchmark_views
 import command
@@ -103,7 +105,7 @@ def peak_megabytes(step: str) -> float:
     In a process of its own, whose high-water mark is set back after the imports, which reach higher.
     """
     code = (
-        "import sys, pathlib; sys.argv = ['']; import benchmark, benchmark_steps\n"
+        "import sys, pathlib; sys.argv = ['']; import benchmark, benchmark_bank, benchmark_steps\n"
         "read = lambda key: int(pathlib.Path('/proc/self/status').read_text().split(key)[1].split()[0]) / 1024\n"
         f"step = {step}; pathlib.Path('/proc/self/clear_refs').write_text('5')\n"
         "before = read('VmRSS:'); step(); print(read('VmHWM:') - before)"
@@ -127,6 +129,18 @@ def compare_bounds(device: str) -> Iterator[Row]:
             for name, bound in (("slow", "expanded_infonce"), ("fast", "matmul_infonce"))
         }
         yield Row("  its peak memory", "MiB", **peaks)
+
+
+def compare_banks(device: str) -> Iterator[Row]:
+    """A memory bank at scale: all rows of a batch at once, against the package's two ways."""
+    slow, *ways = benchmark_bank.WAYS
+    times = interleaved({way: benchmark_bank.bank_step(way, device) for way in benchmark_bank.WAYS}, least=3)
+    for way in ways:
+        yield Row(f"{benchmark_bank.WHAT}: {slow} -> {way}", "s", slow=times[slow], fast=times[way])
+    if device == "cpu" and sys.platform == "linux":
+        peaks = {way: peak_megabytes(f"benchmark_bank.bank_step({way!r}, 'cpu')") for way in benchmark_bank.WAYS}
+        for way in ways:
+            yield Row(f"  its peak memory, besides the bank: {slow} -> {way}", "MiB", slow=peaks[slow], fast=peaks[way])
 
 
 def compare_views(device: str, dataset: str) -> Iterator[Row]:
@@ -165,7 +179,7 @@ def main(arguments: list[str]) -> None:
     settings = read_settings(Benchmark, {}, arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = []
-    for row in (*compare_views(device, settings.dataset), *compare_bounds(device)):
+    for row in (*compare_views(device, settings.dataset), *compare_bounds(device), *compare_banks(device)):
         rows.append({**vars(row), "ratio": row.ratio})
         print(f"{row.what:<84} {row.slow:>9.4g} -> {row.fast:<9.4g} {row.unit:<5} {row.ratio:5.1f}x", flush=True)
     steps = list(report_steps(device))

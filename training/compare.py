@@ -24,6 +24,7 @@ from hf_infomax.evaluation import (
     format_markdown,
     format_table,
     plot_comparison,
+    plot_tradeoff,
     read_results,
     summarise,
     write_results,
@@ -31,7 +32,7 @@ from hf_infomax.evaluation import (
 from hf_infomax.models.errors import unknown_name
 from measure import DataSettings, Evaluation, measure
 from pretrain import train
-from recipe import load_recipe
+from recipe import Recipe, load_recipe
 
 HERE = Path(__file__).parent
 COMPARISONS = HERE / "comparisons"
@@ -45,7 +46,7 @@ class Comparison:
     recipe: str  # of the runs that name no other
     overrides: list[str]  # of every run
     seeds: list[int]
-    runs: dict[str, dict[str, Any]]  # name -> {recipe, overrides}, both optional
+    runs: dict[str, dict[str, Any]]  # name -> {recipe, overrides, seeds}, all optional
     baselines: list[str]  # the runs whose untrained encoder, and raw pixels, are measured as well
     evaluation: dict[str, Any]  # settings of evaluate.py
     questions: list[list[str]] = field(default_factory=list)  # [one run, another]
@@ -64,6 +65,14 @@ def slug(name: str) -> str:
     return "-".join(filter(None, kept.split("-")))
 
 
+def trained_run(recipe: str, settings: list[str], out: Path, seed: int) -> Recipe:
+    """Train a run, go on with it, or leave it alone if it is finished -> its recipe."""
+    loaded = load_recipe(recipe, [*settings, f"output_dir={out}", f"train.seed={seed}", "resume=true"])
+    if not (out / "model").is_dir():
+        train(loaded)
+    return loaded
+
+
 def finished_run(comparison: Comparison, name: str, run: str, seed: int, overrides: list[str]) -> list[Row]:
     """Train and evaluate one run, or read what it left: its rows under its name, with its seed."""
     out = Path("outputs") / name / f"{slug(run)}-{seed}"
@@ -71,10 +80,7 @@ def finished_run(comparison: Comparison, name: str, run: str, seed: int, overrid
     if not done.is_file():
         own = comparison.runs[run] or {}
         settings = [*comparison.overrides, *own.get("overrides", []), *overrides]
-        settings += [f"output_dir={out}", f"train.seed={seed}", "resume=true"]
-        recipe = load_recipe(own.get("recipe", comparison.recipe), settings)
-        if not (out / "model").is_dir():
-            train(recipe)
+        recipe = trained_run(own.get("recipe", comparison.recipe), settings, out, seed)
         source = DataSettings(dataset=recipe.data.dataset, config=recipe.data.config)
         evaluation = Evaluation(data=source, seed=seed, baselines=run in comparison.baselines, **comparison.evaluation)
         seconds = read_results(out / "results.json").run["seconds"]
@@ -112,7 +118,9 @@ def compare(arguments: list[str]) -> None:
     comparison, name = load_comparison(arguments[0]), Path(arguments[0]).stem
     rows: list[Row] = []
     for seed in comparison.seeds:  # seed by seed: a comparison cut short has something of everything
-        for run in comparison.runs:
+        for run, own in comparison.runs.items():
+            if seed not in (own or {}).get("seeds", comparison.seeds):
+                continue
             print(f"--- {run}, seed {seed}", flush=True)
             rows += finished_run(comparison, name, run, seed, arguments[1:])
     publish(comparison, name, rows)
@@ -131,8 +139,18 @@ def publish(comparison: Comparison, name: str, rows: list[Row]) -> None:
     probe = next(row.probe for row in rows)
     verdicts = answers(rows, comparison, probe)
     (folder / "table.md").write_text(f"{format_markdown(rows)}\n\n{verdicts}\n", encoding="utf-8")
-    plot_comparison(rows, folder / "comparison.png")
+    plot_comparison([row for row in rows if row.metric != "nats"], folder / "comparison.png")
+    plot_information(rows, probe, folder / "information.png")
     print(f"{format_table(rows)}\n\n{verdicts}\n\nsaved in {folder}")
+
+
+def plot_information(rows: list[Row], probe: str, path: Path) -> None:
+    """What the two views share against what the last map knows (CMC's Figure 5, left), where it was measured."""
+    nats = [row for row in rows if row.metric == "nats"]
+    if nats:
+        layer = next(row.layer for row in rows if row.layer != "pixels")
+        known = [row for row in rows if (row.probe, row.layer) == (probe, layer)]
+        plot_tradeoff(nats, known, path, "InfoNCE between the views (nats)", f"{probe} accuracy of {layer} (%)")
 
 
 def main(arguments: list[str]) -> int:

@@ -15,7 +15,7 @@ from transformers import AutoModel
 
 import hf_infomax
 from hf_infomax import data
-from hf_infomax.evaluation import PROBES, Row, evaluate_models, labelled_images, target_names
+from hf_infomax.evaluation import PROBES, Row, evaluate_models, labelled_images, target_names, view_information
 from hf_infomax.models.errors import unknown_name
 from recipe import precision, read_settings
 
@@ -41,6 +41,9 @@ class Evaluation:
     train_images: int = 20_000  # at most, drawn at random; all of them vote in the kNN
     probe_images: int | None = None  # of which the linear probes are fitted on so many; None: on all
     eval_images: int = 10_000
+    bound_images: int = (
+        0  # of each split; > 1: how well a view of an image finds the other among so many, InfoNCE in nats
+    )
     precision: str = "auto"
     seed: int = 0  # of the random initialisation and of the probes' held-out tenth
     output: str | None = None  # results.json; None: beside the checkpoint
@@ -134,4 +137,10 @@ def measure(checkpoint: str, settings: Evaluation) -> list[Row]:
         probe_images=settings.probe_images,
         precision=precision(settings.precision),
     )
-    return list(rows)
+    rows = list(rows)
+    if settings.bound_images and len(model.feature_views) > 1:
+        found = view_information(model, train.pixels, test.pixels, settings.bound_images)
+        common = {"dataset": source.dataset, "split": source.eval_split, "metric": "nats", "seeds": (settings.seed,)}
+        trained, layer = next(iter(models)), model.feature_layers[-1]
+        rows += [Row(trained, layer, "infonce", pair, value=value, **common) for pair, value in found.items()]
+    return rows

@@ -78,7 +78,7 @@ def build_optimizer(train: TrainRecipe, groups: list[dict[str, Any]]) -> torch.o
     if train.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=train.learning_rate, momentum=train.momentum)
     adam = torch.optim.AdamW if train.optimizer == "adamw" else torch.optim.Adam
-    return adam(groups, lr=train.learning_rate, fused=True)
+    return adam(groups, lr=train.learning_rate, betas=tuple(train.betas), fused=True)
 
 
 def prepare_output(recipe: Recipe) -> tuple[Path, Path | None]:

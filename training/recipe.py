@@ -11,6 +11,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
 
 import hf_infomax
 from hf_infomax.models.configuration_infomax import InfoMaxConfig
@@ -51,6 +52,7 @@ class TrainRecipe:
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
     momentum: float = 0.9  # of sgd
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # of adam and adamw
     schedule: str = "constant"  # constant, cosine (to zero), or step
     warmup_steps: int = 0
     step_epochs: list[int] = field(default_factory=list)  # schedule=step: multiply by step_factor at these epochs
@@ -78,7 +80,7 @@ class EvalRecipe:
 
 @dataclass
 class Recipe:
-    method: str = MISSING  # dim or cmc
+    method: str = MISSING  # dim, cmc or predictive
     output_dir: str = MISSING
     resume: bool = False  # continue from the newest checkpoint of output_dir
     model: dict[str, Any] = field(default_factory=dict)  # fields of the method's configuration
@@ -125,6 +127,9 @@ def read_settings(schema: type[Settings], base: Any, overrides: list[str] | tupl
             raise hf_infomax.UsageError(f"'{override}' is no override: write key=value, such as train.epochs=5.")
     try:
         return OmegaConf.to_object(OmegaConf.merge(schema, base, OmegaConf.from_dotlist(list(overrides))))
+    except YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise hf_infomax.UsageError(f"One of the overrides {list(overrides)} cannot be read: {reason}.") from error
     except ConfigKeyError as error:
         raise _unknown_key(schema, error.full_key) from error
     except MissingMandatoryValue as error:

@@ -3,6 +3,7 @@
 from .comparison import plot_comparison
 from .features import extract_features, pixel_features
 from .figures import plot_heatmap, plot_knn, plot_training
+from .information import fit_temperature, paired_information, view_information
 from .knn import knn_accuracy, knn_predict, nearest_neighbours
 from .pictures import plot_loss_maps, plot_neighbours
 from .probes import ProbeResult, linear_probe, linear_regression_probe, linear_regression_probes
@@ -19,6 +20,7 @@ from .table import (
     tabulate,
     write_results,
 )
+from .tradeoff import plot_tradeoff
 
 __all__ = [
     "PROBES",
@@ -35,6 +37,7 @@ __all__ = [
     "evaluate_features",
     "evaluate_models",
     "extract_features",
+    "fit_temperature",
     "format_markdown",
     "format_table",
     "knn_accuracy",
@@ -44,17 +47,20 @@ __all__ = [
     "linear_regression_probe",
     "linear_regression_probes",
     "nearest_neighbours",
+    "paired_information",
     "pixel_features",
     "plot_comparison",
     "plot_heatmap",
     "plot_knn",
     "plot_loss_maps",
     "plot_neighbours",
+    "plot_tradeoff",
     "plot_training",
     "read_results",
     "summarise",
     "tabulate",
     "target_names",
+    "view_information",
     "write_report",
     "write_results",
 ]

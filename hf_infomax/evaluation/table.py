@@ -14,7 +14,7 @@ from hf_infomax.models.errors import UsageError
 #: Metrics of which less is better; of every other one, more is.
 LOWER_IS_BETTER = frozenset({"error", "loss", "mae", "mse", "rmse"})
 #: Metrics kept as fractions and shown in percent.
-PERCENT = frozenset({"accuracy", "error", "map", "miou", "top1", "top5"})
+PERCENT = frozenset({"accuracy", "error", "map", "mean_iou", "pixel_accuracy", "top1", "top5"})
 
 
 @dataclass(frozen=True)

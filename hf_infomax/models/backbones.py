@@ -71,6 +71,7 @@ class ConvNet(nn.Module):
         convolutions: (kernel, stride, padding) of every stage; None for DCGAN's (4, 2, 1), or (3, 1, 1) where stages pool.
         pooled_stages: the stages, counted from 0, whose convolution is followed by max-pooling of stride 2.
         pool_size: side of the pooling's window.
+        dropout: of the hidden layers.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class ConvNet(nn.Module):
         convolutions: tuple[tuple[int, int, int], ...] | None = None,
         pooled_stages: tuple[int, ...] = (),
         pool_size: int = 3,
+        dropout: float = 0.0,
     ):
         super().__init__()
         self.feature_info: list[dict[str, Any]] = []
@@ -105,6 +107,8 @@ class ConvNet(nn.Module):
         features = inputs * side * side
         for size in hidden_sizes:
             hidden += [nn.Linear(features, size, bias=False), nn.BatchNorm1d(size), nn.ReLU(inplace=True)]
+            if dropout:
+                hidden.append(nn.Dropout(dropout))
             features = size
         self.hidden = nn.Sequential(*hidden)
         self.head_hidden_size = features

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_infomax.evaluation import comparison, figures, pictures, style
+from hf_infomax.evaluation import comparison, figures, pictures, style, tradeoff
 
 
 class FakeModel(nn.Module):
@@ -57,6 +57,6 @@ def drawn(monkeypatch):
                     }
                 )
 
-    for module in (figures, pictures, comparison):
+    for module in (figures, pictures, comparison, tradeoff):
         monkeypatch.setattr(module, "house_figure", noting)
     return panels

@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 
@@ -14,8 +15,9 @@ runs:
   InfoNCE: {}
   JSD: {overrides: [model.bound=jsd]}
   "CMC {L, ab}": {recipe: cmc_colour_digits_cpu}
+  one seed: {overrides: [model.bound=dv], seeds: [1]}
 baselines: [InfoNCE]
-evaluation: {layers: [conv, y], train_images: 100, eval_images: 60, targets: [label], probes: [knn]}
+evaluation: {layers: [conv, y], train_images: 100, eval_images: 60, targets: [label], probes: [knn], bound_images: 60}
 questions:
   - [InfoNCE, JSD]
 """
@@ -47,13 +49,19 @@ def test_a_comparison_measures_every_run_and_continues_where_it_stopped(comparis
         assert compare.main(comparison) == 130
     monkeypatch.setattr(compare, "train", lambda recipe: trained.append(recipe.output_dir) or train(recipe))
     assert compare.main(comparison) == 0
-    assert len(trained) == len(set(trained)) == 6
+    assert len(trained) == len(set(trained)) == 7
 
     results = json.loads((tmp_path / "cards" / "tiny" / "results.json").read_text())
     models = {row["model"] for row in results["rows"]}
-    assert models == {"InfoNCE", "InfoNCE, untrained", "raw pixels", "JSD", "CMC {L, ab}"}
-    assert all(row["seeds"] == [0, 1] for row in results["rows"])
-    assert all(row["std"] is not None for row in results["rows"])
+    assert models == {"InfoNCE", "InfoNCE, untrained", "raw pixels", "JSD", "CMC {L, ab}", "one seed"}
+    both = [row for row in results["rows"] if row["model"] != "one seed"]
+    assert all(row["seeds"] == [0, 1] and row["std"] is not None for row in both)
+    assert {tuple(row["seeds"]) for row in results["rows"] if row["model"] == "one seed"} == {(1,)}
+    shared = [row for row in results["rows"] if row["metric"] == "nats"]  # only CMC has two views
+    assert [(row["model"], row["target"], row["value"] <= math.log(60)) for row in shared] == [
+        ("CMC {L, ab}", "L;ab", True)
+    ]
+    assert (tmp_path / "cards" / "tiny" / "information.png").stat().st_size > 5_000
     assert (tmp_path / "cards" / "tiny" / "comparison.png").stat().st_size > 10_000
     assert "InfoNCE against JSD" in (tmp_path / "cards" / "tiny" / "table.md").read_text()
 

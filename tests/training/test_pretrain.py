@@ -84,6 +84,76 @@ def test_a_resumed_run_equals_an_uninterrupted_one(step, tiny, monkeypatch):
     assert losses[0] == losses[1]
 
 
+BANK = (
+    "model.negatives=bank",
+    "model.num_negatives=20",
+    "model.bound=nce",
+    "views.recipe=crop_flip",
+    "train.schedule=cosine",
+)
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_a_run_with_a_memory_bank_resumes_as_exactly(step, tiny, monkeypatch):
+    settings = tiny(*BANK, "eval.every=0", out="whole")
+    whole = run("cmc_colour_digits_cpu", settings)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, step)
+        with pytest.raises(KeyboardInterrupt, match=f"step {step}"):
+            run("cmc_colour_digits_cpu", tiny(*BANK, "eval.every=0", out="parts"))
+    parts = run("cmc_colour_digits_cpu", tiny(*BANK, "eval.every=0", "resume=true", out="parts"))
+    last = [sorted((out / "checkpoints").iterdir())[-1] for out in (whole, parts)]
+    for file in ("model.safetensors", "state/L/rows-0-of-1.safetensors", "state/ab/rows-0-of-1.safetensors"):
+        one, other = (load_file(folder / file) for folder in last)
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    published = load_file(whole / "model" / "model.safetensors")
+    assert sum(tensor.numel() for tensor in published.values()) < 50_000  # no bank is published
+
+
+def test_gradient_accumulation_moves_every_row(tiny):
+    out = run("cmc_colour_digits_cpu", tiny(*BANK, "train.gradient_accumulation=3", "eval.every=0", "train.epochs=1"))
+    last = sorted((out / "checkpoints").iterdir())[-1]
+    (folder,) = (last / "state" / "L").iterdir()
+    assert load_file(folder)["valid"].sum() == 96  # three batches of 32; the last four images are in none
+
+
+def test_frames_flow_and_depth_are_views_of_a_run(tiny):
+    options = [
+        "data.config=clips",
+        "data.train_split=train",
+        "data.eval_split=null",
+        "train.batch_size=8",
+        "data.flow={flow: 4}",
+        "data.columns={depth: values}",
+        "data.frames={next_frame: 2}",
+        "model.views=[RGB,next_frame,flow,depth]",
+        "model.columns={next_frame: {like: RGB}, flow: {channels: 8}, depth: {std: 4000}}",
+        "model.image_size=32",
+        "train.epochs=1",
+    ]
+    out = run("cmc_scenes_clips_cpu", tiny(*options))
+    steps = [record for record in read_history(out) if "loss" in record]
+    assert all(record["loss"] == record["loss"] for record in steps)  # no NaN, though the last frames have no next one
+    assert {"RGB->flow", "depth->RGB"} <= set(steps[0]["parts"])
+    assert "next_frame->flow" not in steps[0]["parts"]  # RGB is the core view
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("data.columns={deptj: values}", "the dataset has no column 'deptj': its columns of images are image, depth"),
+        ("model.views=[L,ab,dept]", "View 'dept' is no run of the channels Lab of color_space 'lab'."),
+        ("model.negatives=bank", "A memory bank keeps vectors, not patches"),
+    ],
+)
+def test_views_that_are_not_there_are_one_sentence(override, sentence, tiny, capsys):
+    small = tiny("data.train_split=train", "data.eval_split=null", "train.batch_size=8", "model.image_size=32")
+    assert main(["cmc_scenes_cpu", *small, "data.columns={depth: values, normals: normals}", override]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert "Traceback" not in error
+
+
 def test_a_second_interrupt_ends_at_once(tiny, monkeypatch):
     def log(self, output, progress, *rest):
         os.kill(os.getpid(), signal.SIGINT)

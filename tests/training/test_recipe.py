@@ -1,17 +1,36 @@
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 import hf_infomax
+from hf_infomax.data import recipes as view_recipes
 from recipe import RECIPES, load_recipe, model_config, precision
+from sources import view_options
+
+NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+NAMED = {
+    name: "dataset" in OmegaConf.load(RECIPES / f"{name}.yaml").data for name in NAMES
+}  # others are the user's own
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.yaml")))
+@pytest.mark.parametrize("name", NAMES)
 def test_every_recipe_describes_a_model(name):
-    recipe = load_recipe(name)
+    recipe = load_recipe(name, [] if NAMED[name] else ["data.dataset=a/folder"])
     config = model_config(recipe)
     assert type(config) is hf_infomax.METHODS[recipe.method][0]
     assert recipe.output_dir.startswith("outputs/")
     assert recipe.data.train_split != recipe.data.eval_split
+    with torch.device("meta"):
+        hf_infomax.METHODS[recipe.method][2](config)
+    given = {*recipe.data.columns, *recipe.data.frames, *recipe.data.flow, *recipe.views.get("again", [])}
+    assert given == set(config.columns or {})  # what the views need is what the batch has
+    view_recipes.load(image_size=config.image_size, **view_options(recipe))
+
+
+def test_a_recipe_without_a_dataset_says_so():
+    assert not NAMED["cmc_nyu_4views"]
+    with pytest.raises(hf_infomax.UsageError, match=r"^'data\.dataset' is not set: give data\.dataset=VALUE\.$"):
+        load_recipe("cmc_nyu_4views")
 
 
 @pytest.mark.parametrize(
@@ -55,6 +74,7 @@ def test_a_recipe_is_found_by_its_path(tmp_path):
         ("train.epochs=many", "'train.epochs'"),
         ("train.optimizer=lion", "'lion'.*adam, adamw, sgd"),
         ("train.epochs", "key=value"),
+        ("model.columns={depth:{mean: 1}}", "cannot be read"),
         ("--epochs=3", "key=value"),
     ],
 )
