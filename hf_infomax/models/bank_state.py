@@ -14,7 +14,7 @@ from .bank import MemoryBank
 from .bounds import log_partition
 from .errors import UsageError, choose
 from .negatives import FromBank, draw
-from .processes import gather, world
+from .processes import gather, total, world
 
 FILLS = {"forward": True, "random": False}
 
@@ -95,9 +95,13 @@ class BankState:
 
     @torch.no_grad()
     def running_log_z(self, pair: str, negative: Tensor) -> Tensor:
-        """log Z of a pair of views, after this step's scores (B, 1, m) have had their part in its running mean."""
-        everyone = gather(log_partition(negative, self.num_samples).unsqueeze(0))  # (P,)
-        now = everyone.logsumexp(dim=0) - math.log(len(everyone))
+        """log Z of a pair of views, after this step's scores (B, 1, m), of all processes, have had their part in its mean."""
+        rows = torch.tensor(float(len(negative)), device=negative.device)
+        own = log_partition(negative, self.num_samples) if len(negative) else rows  # the value of none has no weight
+        now, count = gather((own + rows.log()).unsqueeze(0)).logsumexp(dim=0), total(rows)  # log of a sum of means
+        if not count:
+            return self.log_z.get(pair, now.new_zeros(()))
+        now = now - count.log()
         if pair in self.log_z:
             old = self.log_z[pair] + math.log(self.z_momentum)
             now = torch.logaddexp(old, now + math.log1p(-self.z_momentum))

@@ -148,28 +148,30 @@ class CMCForPreTraining(InfoMaxForPreTraining):
             `loss`, `bound` and `parts`, one for each direction ("L->ab": anchored at L).
         """
         encoded, present = self._encode(pixel_values, present or {}, columns)
-        y = {name: layers[self.vector] for name, layers in encoded.items()}  # (B, D)
+        vectors = {name: layers[self.vector] for name, layers in encoded.items()}  # (B, D)
         if self.config.negatives == "bank":
             if state is None:
                 raise UsageError("negatives='bank' needs state=model.training_state(num_samples, device).")
             negatives = state.negatives(sample_index)
         else:
-            negatives = dict.fromkeys(y, self.negatives)
+            negatives = dict.fromkeys(vectors, self.negatives)
             if not present:
-                self.negatives.require(len(next(iter(y.values()))))
+                self.negatives.require(len(next(iter(vectors.values()))))
         anchors, targets = self._sides(encoded)
         bounds = {}
         for anchor, target in self.pairs:
-            rows = both(present.get(anchor), present.get(target))
-            name = f"{anchor}->{target}"
-            if rows is not None and rows.sum() < 2:  # nobody to compare; all parameters stay in the graph
-                bounds[name] = 1.0, 0.0 * (anchors[anchor].sum() + targets[target].sum())
+            rows, name = both(present.get(anchor), present.get(target)), f"{anchor}->{target}"
+            x, y = targets[target], anchors[anchor]
+            if state is None and rows is not None and rows.sum() < 2:
+                bounds[name] = 1.0, nothing(x, y)
                 continue
-            positive, negative = negatives[target](self.critic, targets[target], anchors[anchor], rows)
-            bounds[name] = 1.0, self._estimate(name, positive, negative, state)
+            # With a bank an empty pair is asked about too, and backwards: other processes wait for this one.
+            scores = negatives[target](self.critic, x, y, rows)
+            estimate = self._estimate(name, *scores, state)
+            bounds[name] = 1.0, estimate if len(scores[0]) else nothing(x, y, *scores)
         output = PreTrainingOutput.compose(self.config.bound, bounds)
         if state is not None:
-            output.embeddings = {name: vectors.detach() for name, vectors in y.items()}
+            output.embeddings = {name: vector.detach() for name, vector in vectors.items()}
             output.sample_index, output.present = sample_index, present or None
         return output
 
@@ -217,6 +219,11 @@ def both(one: Tensor | None, other: Tensor | None) -> Tensor | None:
     if one is None or other is None:
         return other if one is None else one
     return one & other
+
+
+def nothing(*tensors: Tensor) -> Tensor:
+    """The estimate of a pair that no sample has: 0, with all that led to it in the graph, as distributed training wants."""
+    return 0.0 * sum(tensor.float().sum() for tensor in tensors)
 
 
 class CMCForImageClassification(InfoMaxForImageClassification):

@@ -207,10 +207,15 @@ def test_missing_views_take_no_part_in_their_pairs(build, images, columns, negat
             torch.testing.assert_close(part, kept.parts[name], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("count", [0, 1])
-def test_a_view_that_nobody_has_leaves_its_parameters_in_the_graph(build, images, columns, count):
-    model = build(**SEVERAL).train()
-    output = model(images, present={"depth": torch.arange(6) < count}, **columns)
+@pytest.mark.parametrize(
+    ("count", "options"),
+    [(0, {}), (1, {}), (0, {"negatives": "bank", "num_negatives": 9}), (0, {"negatives": "bank", "bound": "nce"})],
+)
+def test_a_view_that_nobody_has_leaves_its_parameters_in_the_graph(build, images, columns, count, options):
+    model = build(**SEVERAL, **options).train()
+    state = model.training_state(30, torch.device("cpu"))
+    present = {"depth": torch.arange(6) < count}
+    output = model(images, state=state, sample_index=torch.arange(6), present=present, **columns)
     output.loss.backward()
     assert output.loss.isfinite()
     assert {output.parts[name].item() for name in output.parts if "depth" in name} == {0.0}

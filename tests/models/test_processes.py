@@ -58,6 +58,25 @@ def run(options, folder):
     return found
 
 
+def lopsided(rank):
+    """A step in which the second process has no sample of a view: nobody may wait for the other."""
+    config = hf_infomax.CMCConfig(
+        **ENCODER, views=["L", "ab", "depth"], columns={"depth": {}}, negatives="bank", bound="nce"
+    )
+    model = hf_infomax.CMCForPreTraining(config)
+    state = model.training_state(SAMPLES, torch.device("cpu"))
+    index, depth = torch.arange(4) + 4 * rank, torch.rand(4, 1, 32, 32)
+    present = {"depth": torch.tensor([True, rank == 0, False, rank == 0]) & (rank == 0)}
+    for step in range(2):
+        output = model(torch.rand(4, 3, 32, 32), state=state, sample_index=index, present=present, depth=depth)
+        output.loss.backward()
+        state.after_step(output, step)
+    assert output.loss.isfinite()
+    assert (output.parts["L->depth"] == 0) == (rank == 1)
+    assert state.banks["depth"].valid[:8].tolist() == [True, True, False, True, *[False] * 4]
+    assert len(set(gather(state.log_z["depth->L"].unsqueeze(0)).tolist())) == 1
+
+
 def child(folder):
     """What each of the two processes runs."""
     torch.distributed.init_process_group("gloo")
@@ -67,6 +86,7 @@ def child(folder):
     assert gather(part).tolist() == [0, 10, 1, 11]
     assert own_part(gather(part)).tolist() == part.tolist()
     assert total(part).tolist() == [1, 21]
+    lopsided(rank)
     found = []
     for place, options in enumerate(SETTINGS):
         (folder / str(place)).mkdir(exist_ok=True)
