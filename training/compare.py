@@ -46,7 +46,7 @@ class Comparison:
     recipe: str  # of the runs that name no other
     overrides: list[str]  # of every run
     seeds: list[int]
-    runs: dict[str, dict[str, Any]]  # name -> {recipe, overrides, seeds}, all optional
+    runs: dict[str, dict[str, Any]]  # name -> {base (another run), recipe, overrides, seeds}, all optional
     baselines: list[str]  # the runs whose untrained encoder, and raw pixels, are measured as well
     evaluation: dict[str, Any]  # settings of evaluate.py
     questions: list[list[str]] = field(default_factory=list)  # [one run, another]
@@ -78,9 +78,10 @@ def finished_run(comparison: Comparison, name: str, run: str, seed: int, overrid
     out = Path("outputs") / name / f"{slug(run)}-{seed}"
     done = out / "evaluation.json"
     if not done.is_file():
-        own = comparison.runs[run] or {}
-        settings = [*comparison.overrides, *own.get("overrides", []), *overrides]
-        recipe = trained_run(own.get("recipe", comparison.recipe), settings, out, seed)
+        own = comparison.runs[run]
+        base = comparison.runs[own["base"]] if "base" in own else {}
+        settings = [*comparison.overrides, *base.get("overrides", []), *own.get("overrides", []), *overrides]
+        recipe = trained_run((base | own).get("recipe", comparison.recipe), settings, out, seed)
         source = DataSettings(dataset=recipe.data.dataset, config=recipe.data.config)
         evaluation = Evaluation(data=source, seed=seed, baselines=run in comparison.baselines, **comparison.evaluation)
         seconds = read_results(out / "results.json").run["seconds"]
@@ -119,7 +120,7 @@ def compare(arguments: list[str]) -> None:
     rows: list[Row] = []
     for seed in comparison.seeds:  # seed by seed: a comparison cut short has something of everything
         for run, own in comparison.runs.items():
-            if seed not in (own or {}).get("seeds", comparison.seeds):
+            if seed not in own.get("seeds", comparison.seeds):
                 continue
             print(f"--- {run}, seed {seed}", flush=True)
             rows += finished_run(comparison, name, run, seed, arguments[1:])

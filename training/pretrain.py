@@ -32,6 +32,7 @@ from omegaconf import OmegaConf
 import command
 import hf_infomax
 from checkpoint import Progress, load, newest, save
+from hf_infomax.data import every_image
 from hf_infomax.data import recipes as view_recipes
 from hf_infomax.evaluation import Row, plot_knn, plot_training, write_results
 from metrics import Metrics
@@ -93,10 +94,9 @@ def prepare_output(recipe: Recipe) -> tuple[Path, Path | None]:
     return out, last
 
 
-def shown(loader: Any, augment: Any, epoch: int) -> Iterator[dict[str, Any]]:
-    """The batches of an epoch as the model is shown them."""
-    loader.set_epoch(epoch)
-    for batch in loader:
+def all_shown(images: Any, batch_size: int, augment: Any, accelerator: Accelerator, epoch: int) -> Iterator[dict]:
+    """Every image of the data as the model is shown it, batch by batch."""
+    for batch in accelerator.prepare_data_loader(every_image(images, batch_size)):
         yield batch | augment(**batch, epoch=epoch)
 
 
@@ -150,8 +150,9 @@ def train(recipe: Recipe) -> Path:
         while progress.step < total and not stop.requested:
             model.train()
             if state is not None:
+                everything = partial(all_shown, images.dataset, cfg.batch_size, augment, accelerator, progress.epoch)
                 with accelerator.autocast():
-                    state.before_epoch(progress.epoch, network, partial(shown, loader, augment, progress.epoch))
+                    state.before_epoch(progress.epoch, network, everything)
             loader.set_epoch(progress.epoch)
             started, images_before = time.perf_counter(), progress.images
             for batch in accelerator.skip_first_batches(loader, progress.batch) if progress.batch else loader:
@@ -213,7 +214,8 @@ def describe(
 
 
 def config_line(config: Any) -> str:
-    return f"{config.backbone}, views {{{', '.join(config.views)}}}, {config.bound}"
+    objective = getattr(config, "bound", None) or f"predicted by {config.target}"
+    return f"{config.backbone}, views {{{', '.join(config.views)}}}, {objective}"
 
 
 def publish(

@@ -76,7 +76,8 @@ def training_loader(recipe: Recipe, image_size: int, accelerator: Accelerator) -
     sequences = sequences_of(split, settings)
     if not settings.streaming:
         images = decoded_dataset(split, column, image_size, settings, sequences)
-        return data.data_loader(images, batch_size, shuffle=True, drop_last=True, workers=settings.workers), len(images)
+        loader = data.data_loader(images, batch_size, True, True, settings.workers, settings.replacement)
+        return loader, len(images)
     if recipe.train.max_steps is None:
         raise hf_infomax.UsageError("A stream has no known length: set train.max_steps, with data.streaming=true.")
     split = split.shuffle(seed=recipe.train.seed, buffer_size=settings.shuffle_buffer)

@@ -23,7 +23,7 @@ Example:
 """
 
 from . import augmentations, recipes
-from .batches import DecodedDataset, StreamingImages, collate, data_loader
+from .batches import DecodedDataset, StreamingImages, collate, data_loader, every_image
 from .clips import Clips
 from .colour_digits import ColourDigits
 from .flow import optical_flow
@@ -48,6 +48,7 @@ __all__ = [
     "collate",
     "data_loader",
     "decode_images",
+    "every_image",
     "find_image_column",
     "find_label_column",
     "load_dataset",

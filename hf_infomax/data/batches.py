@@ -7,13 +7,14 @@ with zeros, at the right and the bottom, to the largest of their batch, which th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import datasets
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 
 from hf_infomax.models.errors import UsageError
 
@@ -205,11 +206,20 @@ def collate_padded(samples: Sequence[Batch]) -> Batch:
 
 
 def data_loader(
-    images: DecodedDataset | StreamingImages, batch_size: int, shuffle: bool, drop_last: bool, workers: int = 0
+    images: DecodedDataset | StreamingImages,
+    batch_size: int,
+    shuffle: bool,
+    drop_last: bool,
+    workers: int = 0,
+    replacement: bool = False,
 ) -> DataLoader:
     """Batches of {"pixel_values": (B, 3, H, W) uint8, ...}.
 
     Decoded images need no workers: a batch is one index operation, faster than sending it from another process.
+
+    With `replacement`, each image of a batch is drawn from all of them and not from those that the epoch has not yet shown, and an
+    epoch is a number of images. A memory bank wants that: else what it says of an image that is shown is always older than what
+    it says of most others, which a critic can tell.
 
     Raises:
         UsageError: shuffling asked of a stream, or fewer images than a batch where a smaller last batch is dropped.
@@ -239,4 +249,20 @@ def data_loader(
             f"there are {len(images)} images and a batch takes {batch_size}: "
             f"use more images, or a batch size of at most {len(images)}."
         )
+    if replacement:
+        sampler = RandomSampler(images, replacement=True, generator=settings["generator"])
+        return DataLoader(images, sampler=sampler, collate_fn=collate, **settings)
     return DataLoader(images, shuffle=shuffle, collate_fn=collate, **settings)
+
+
+def every_image(images: DecodedDataset, batch_size: int) -> DataLoader:
+    """All images in their order, batch by batch, once; the last batch is filled up with the first images.
+
+    Example:
+        >>> loader = every_image(DecodedDataset(torch.zeros(10, 3, 32, 32, dtype=torch.uint8)), batch_size=4)
+        >>> [batch["sample_index"].tolist() for batch in loader]
+        [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 1]]
+    """
+    places = math.ceil(len(images) / batch_size) * batch_size
+    order = [place % len(images) for place in range(places)]
+    return DataLoader(images, batch_size, sampler=order, collate_fn=collate, pin_memory=torch.cuda.is_available())

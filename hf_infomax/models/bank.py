@@ -88,7 +88,7 @@ class MemoryBank:
         """Move the rows of a batch towards its vectors; a collective call.
 
         Args:
-            index: (B,) int64, samples of this process' batch.
+            index: (B,) int64, samples of this process' batch; of one that comes twice, the last vector counts.
             vectors: (B, D), of any length.
             present: (B,) bool, the samples that have this view; the others get no row. None: all.
             momentum: instead of the bank's own, such as 0 to set rows. A row that is not valid is set in any case.
@@ -99,8 +99,10 @@ class MemoryBank:
         fresh = ~self.valid[index]  # before it is known
         self.valid[index] = present
         self.whole = self.whole and bool(present.all())
-        own = present & (index % self.processes == self.rank)
-        places = index[own] // self.processes
+        own = (present & (index % self.processes == self.rank)).nonzero().flatten()  # places in the batch
+        samples, of = index[own].unique(return_inverse=True)
+        own = torch.zeros_like(samples).scatter_reduce_(0, of, own, "amax")  # of a sample that comes twice, the last
+        places = samples // self.processes
         mu = self.momentum if momentum is None else momentum
         mu = torch.where(fresh[own], 0.0, mu).unsqueeze(-1)  # (B', 1)
         new = mu * self.rows[places].float() + (1 - mu) * F.normalize(vectors[own], dim=1)

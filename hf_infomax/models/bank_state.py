@@ -63,7 +63,10 @@ class BankState:
     def before_epoch(self, epoch: int, model: torch.nn.Module, batches: Callable[[], Iterable[dict[str, Any]]]) -> None:
         """Fill the banks before the first step, by a forward pass over the data, in training mode as the steps that follow.
 
-        Samples that no batch shows (an epoch drops its last incomplete one) have no row until they are first seen.
+        Args:
+            epoch: the one to come.
+            model: the pretraining model.
+            batches: gives an iterator over batches of all samples, as the model is shown them.
         """
         if not self.to_fill:
             return

@@ -5,9 +5,18 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration
 from PIL import Image
+from scipy import stats
 from torch.utils.data import Subset
 
-from hf_infomax.data import DecodedDataset, StreamingImages, collate, data_loader, decode_images, load_dataset
+from hf_infomax.data import (
+    DecodedDataset,
+    StreamingImages,
+    collate,
+    data_loader,
+    decode_images,
+    every_image,
+    load_dataset,
+)
 from hf_infomax.models.errors import UsageError
 
 NAME = "hf_infomax/colour_digits"
@@ -241,3 +250,20 @@ def test_corrupt_images_of_a_stream(digits, caplog):
     assert "1 of 4 images" in caplog.text
     with pytest.raises(UsageError, match="choose stop or skip"):
         StreamingImages(spoilt, "image", 32, on_corrupt="hide")
+
+
+def test_images_drawn_with_replacement_are_drawn_evenly_and_again_and_again():
+    images = DecodedDataset(torch.zeros(20, 3, 4, 4, dtype=torch.uint8))
+    loader = data_loader(images, batch_size=10, shuffle=True, drop_last=True, replacement=True)
+    drawn = torch.stack([batch["sample_index"] for _ in range(200) for batch in loader])  # (400, 10)
+    assert stats.chisquare(drawn.flatten().bincount(minlength=20)).pvalue > 1e-3
+    assert len(loader) == 2
+    assert any(len(set(batch)) < 10 for batch in drawn.tolist())
+    assert not torch.equal(drawn[:2], drawn[2:4])
+
+
+def test_every_image_comes_once_and_the_first_ones_fill_up():
+    images = DecodedDataset(torch.arange(7, dtype=torch.uint8).view(7, 1, 1, 1).expand(7, 3, 2, 2))
+    batches = list(every_image(images, 3))
+    assert [batch["sample_index"].tolist() for batch in batches] == [[0, 1, 2], [3, 4, 5], [6, 0, 1]]
+    assert batches[2]["pixel_values"][0, 0, 0, 0] == 6

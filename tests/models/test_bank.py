@@ -84,6 +84,14 @@ def test_a_missing_view_has_no_row_until_it_is_seen(bank):
     assert bank.scores(torch.randn(2, D), index).isfinite().all()
 
 
+def test_of_a_sample_that_comes_twice_the_last_counts(bank):
+    vectors = torch.randn(4, D)
+    bank.update(torch.tensor([8, 3, 8, 5]), vectors, torch.tensor([True, True, True, False]), momentum=0.0)
+    expected = F.normalize(vectors[[2, 1]], dim=1)
+    torch.testing.assert_close(bank.lookup(torch.tensor([8, 3])), expected, rtol=0, atol=1e-2)
+    assert not bank.valid[5]
+
+
 def test_scores_are_float32_under_autocast(bank):
     queries, candidates = torch.randn(3, D), torch.randint(N, (3, 4))
     for drawn in (candidates, candidates[0]):
