@@ -2,9 +2,9 @@
 
     python training/benchmark.py [dataset=path/to/cifar10] [output=model_cards/benchmark.json]
 
-Views against torchvision's, the parts of a training step, the whole step against the encoder alone, bounds and the memory bank
-against their plain form, peak memory. Absolute figures differ from machine to machine; ratios hardly do. Run it on a machine that
-does nothing else.
+Views against torchvision's, colour spaces against scikit-image's, the parts of a training step, the whole step against the encoder
+alone, bounds and the memory bank against their plain form, peak memory. Absolute figures differ from machine to machine; ratios
+hardly do. Run it on a machine that does nothing else.
 """
 
 import process  # noqa: F401 (before torch)
@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 
 import benchmark_bank
+import benchmark_colors
 import benchmark_steps
 import benchmark_views
 import command
@@ -131,6 +133,13 @@ def compare_bounds(device: str) -> Iterator[Row]:
         yield Row("  its peak memory", "MiB", **peaks)
 
 
+def compare_colors(device: str, dataset: str) -> Iterator[Row]:
+    """Colour conversions a second, with the threads that the machine has."""
+    for space, taken in benchmark_colors.measure(device, dataset):
+        what = f"{benchmark_colors.SIDE}x{benchmark_colors.SIDE} RGB to {space}: scikit-image -> batched"
+        yield Row(what, "img/s", slow=1 / taken["scikit-image"], fast=1 / taken["batched"])
+
+
 def compare_banks(device: str) -> Iterator[Row]:
     """A memory bank at scale: all rows of a batch at once, against the package's two ways."""
     slow, *ways = benchmark_bank.WAYS
@@ -179,7 +188,12 @@ def main(arguments: list[str]) -> None:
     settings = read_settings(Benchmark, {}, arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = []
-    for row in (*compare_views(device, settings.dataset), *compare_bounds(device), *compare_banks(device)):
+    for row in chain(
+        compare_views(device, settings.dataset),
+        compare_colors(device, settings.dataset),
+        compare_bounds(device),
+        compare_banks(device),
+    ):
         rows.append({**vars(row), "ratio": row.ratio})
         print(f"{row.what:<84} {row.slow:>9.4g} -> {row.fast:<9.4g} {row.unit:<5} {row.ratio:5.1f}x", flush=True)
     steps = list(report_steps(device))
