@@ -8,6 +8,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")  # spinning threads slow down whate
 import datasets
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from hf_infomax.data import loading
 from hf_infomax.data.colour_digits import ColourDigits, ColourDigitsConfig
@@ -36,6 +37,15 @@ class FewScenes(Scenes):
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator():
+    """Accelerate allows a process one precision, and a run sets the threads; the tests use several."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

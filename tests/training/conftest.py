@@ -1,8 +1,6 @@
 """A recipe that runs in a second: a tiny encoder on the tests' digits."""
 
 import pytest
-import torch
-from accelerate.state import AcceleratorState
 
 TINY = (
     "model.backbone_kwargs={channels: [8, 12, 16], hidden_sizes: [24]}",
@@ -12,15 +10,6 @@ TINY = (
     "train.log_every=1",
     "eval.bank=100",
 )
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerator():
-    """Accelerate allows a process one precision, and a run sets the threads; the tests use several."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture
