@@ -142,5 +142,6 @@ def measure(checkpoint: str, settings: Evaluation) -> list[Row]:
         found = view_information(model, train.pixels, test.pixels, settings.bound_images)
         common = {"dataset": source.dataset, "split": source.eval_split, "metric": "nats", "seeds": (settings.seed,)}
         trained, layer = next(iter(models)), model.feature_layers[-1]
-        rows += [Row(trained, layer, "infonce", pair, value=value, **common) for pair, value in found.items()]
+        targets = found if len(found) > 1 else {"the other view": value for value in found.values()}
+        rows += [Row(trained, layer, "infonce", target, value=value, **common) for target, value in targets.items()]
     return rows

@@ -36,7 +36,8 @@ def plot_tradeoff(
             }
             place = scales[0] * x.value, scales[1] * y.value
             axes.errorbar(*place, fmt="o", markersize=6, capsize=2.5, color=color, **spreads)
-            axes.annotate(x.model, place, xytext=(7, 6), textcoords="offset points", color=color, fontsize=9)
+            aside = (7, -14 if index % 2 else 6)  # points; neighbours in the list are often neighbours in the picture
+            axes.annotate(x.model, place, xytext=aside, textcoords="offset points", color=color, fontsize=9)
         axes.margins(0.16)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         if title:

@@ -59,7 +59,7 @@ def test_a_comparison_measures_every_run_and_continues_where_it_stopped(comparis
     assert {tuple(row["seeds"]) for row in results["rows"] if row["model"] == "one seed"} == {(1,)}
     shared = [row for row in results["rows"] if row["metric"] == "nats"]  # only CMC has two views
     assert [(row["model"], row["target"], row["value"] <= math.log(60)) for row in shared] == [
-        ("CMC {L, ab}", "L;ab", True)
+        ("CMC {L, ab}", "the other view", True)
     ]
     assert (tmp_path / "cards" / "tiny" / "information.png").stat().st_size > 5_000
     assert (tmp_path / "cards" / "tiny" / "comparison.png").stat().st_size > 10_000
