@@ -11,9 +11,12 @@ all runs. Writes model_cards/NAME/results.json, table.md and figures; a question
 import process  # noqa: F401 (before torch)
 
 # isort: split
+import math
 import sys
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -31,6 +34,7 @@ from hf_infomax.evaluation import (
 )
 from hf_infomax.models.errors import unknown_name
 from measure import DataSettings, Evaluation, measure
+from metrics import read_history
 from pretrain import train
 from recipe import Recipe, load_recipe
 
@@ -90,6 +94,20 @@ def finished_run(comparison: Comparison, name: str, run: str, seed: int, overrid
     return [Row(**{**vars(row), "model": names.get(row.model, row.model)}) for row in read_results(done).rows]
 
 
+def epoch_jump(out: Path) -> float | None:
+    """How much more the loss rises from the last to the first record across an epoch's end than from record to record within one.
+
+    Zero where the epochs leave no trace; None for a run of one epoch. In the units of the loss.
+    """
+    records = [record for record in read_history(out) if "loss" in record]
+    moves: dict[bool, list[float]] = {False: [], True: []}
+    for before, after in pairwise(records):
+        moves[math.ceil(before["epoch"]) < math.ceil(after["epoch"])].append(after["loss"] - before["loss"])
+    if not moves[True] or not moves[False]:
+        return None
+    return round(fmean(moves[True]) - fmean(moves[False]), 3)
+
+
 def answer(rows: list[Row], one: str, other: str, probe: str, layer: str) -> str:
     """One line: which of two runs is better at a layer, by how much, or "undecided" where mean +- std overlap."""
     pair = []
@@ -136,7 +154,9 @@ def publish(comparison: Comparison, name: str, rows: list[Row]) -> None:
         path.parent.name: read_results(path).run["seconds"]
         for path in sorted((Path("outputs") / name).glob("*/evaluation.json"))
     }
-    write_results(folder / "results.json", {"comparison": vars(comparison), "training_seconds": seconds}, rows)
+    jumps = {run: epoch_jump(Path("outputs") / name / run) for run in seconds}
+    run = {"comparison": vars(comparison), "training_seconds": seconds, "epoch_jumps": jumps}
+    write_results(folder / "results.json", run, rows)
     probe = next(row.probe for row in rows)
     verdicts = answers(rows, comparison, probe)
     (folder / "table.md").write_text(f"{format_markdown(rows)}\n\n{verdicts}\n", encoding="utf-8")

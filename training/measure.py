@@ -142,6 +142,6 @@ def measure(checkpoint: str, settings: Evaluation) -> list[Row]:
         found = view_information(model, train.pixels, test.pixels, settings.bound_images)
         common = {"dataset": source.dataset, "split": source.eval_split, "metric": "nats", "seeds": (settings.seed,)}
         trained, layer = next(iter(models)), model.feature_layers[-1]
-        targets = found if len(found) > 1 else {"the other view": value for value in found.values()}
+        targets = found if len(found) > 1 else dict(zip(["the other view"], found.values(), strict=True))
         rows += [Row(trained, layer, "infonce", target, value=value, **common) for target, value in targets.items()]
     return rows

@@ -95,9 +95,18 @@ def prepare_output(recipe: Recipe) -> tuple[Path, Path | None]:
 
 
 def all_shown(images: Any, batch_size: int, augment: Any, accelerator: Accelerator, epoch: int) -> Iterator[dict]:
-    """Every image of the data as the model is shown it, batch by batch."""
+    """Every image of the data as a model is shown it, batch by batch, in views that no step of the epoch will have.
+
+    A bank that has seen the very view that it is asked about knows more than a view tells.
+    """
     for batch in accelerator.prepare_data_loader(every_image(images, batch_size)):
-        yield batch | augment(**batch, epoch=epoch)
+        yield batch | augment(**batch, epoch=~epoch)
+
+
+def views_drawn_at(recipe: Recipe, progress: Progress, batches: int) -> int:
+    """What the views of a batch are drawn by, beside the seed and their images: the epoch, in which each image is shown once; or,
+    where it may be shown twice, the batch, so that it is not in the same view."""
+    return progress.epoch * batches + progress.batch if recipe.data.replacement else progress.epoch
 
 
 def train(recipe: Recipe) -> Path:
@@ -157,7 +166,8 @@ def train(recipe: Recipe) -> Path:
             started, images_before = time.perf_counter(), progress.images
             for batch in accelerator.skip_first_batches(loader, progress.batch) if progress.batch else loader:
                 with accelerator.accumulate(model):
-                    output = model(**batch | augment(**batch, epoch=progress.epoch), state=state)
+                    drawn = views_drawn_at(recipe, progress, len(loader) if num_samples else 0)
+                    output = model(**batch | augment(**batch, epoch=drawn), state=state)
                     accelerator.backward(output.loss)
                     if cfg.clip_norm and accelerator.sync_gradients:
                         accelerator.clip_grad_norm_(model.parameters(), cfg.clip_norm)

@@ -79,6 +79,17 @@ def test_overlapping_spreads_are_undecided():
     assert "60.0 ± 6.0 against 50.0 ± 5.0" in answer(overlapping, "a", "b", "knn20", "conv")
 
 
+def test_a_jump_is_what_an_epoch_adds_to_the_moves_within(tmp_path):
+    losses = [5.0, 4.9, 4.8, 7.7, 7.6, 7.5, 10.4, 10.3, 10.2]  # -0.1 a record, and 3 more at the end of an epoch
+    records = [{"step": 1 + i, "epoch": (1 + i) / 3, "loss": loss} for i, loss in enumerate(losses)]
+    (tmp_path / "metrics.jsonl").write_text(
+        "\n".join(map(json.dumps, [*records, {"step": 9, "epoch": 3.0, "knn": {}}]))
+    )
+    assert compare.epoch_jump(tmp_path) == pytest.approx(3.0)
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, records[:3])))
+    assert compare.epoch_jump(tmp_path) is None
+
+
 def test_slug():
     assert slug("CMC {L, ab}") == "cmc-l-ab"
 

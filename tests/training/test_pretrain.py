@@ -4,13 +4,17 @@ import signal
 
 import pytest
 import torch
+from accelerate import Accelerator
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModel
 
+from checkpoint import Progress
 from hf_infomax import UsageError
+from hf_infomax.data import DecodedDataset
+from hf_infomax.data import recipes as view_recipes
 from metrics import Metrics, read_history
-from pretrain import learning_rate_factor, main, train
+from pretrain import all_shown, learning_rate_factor, main, train, views_drawn_at
 from recipe import TrainRecipe, load_recipe
 
 
@@ -116,6 +120,23 @@ def test_every_image_has_a_row_of_the_bank(tiny):
     last = sorted((out / "checkpoints").iterdir())[-1]
     (folder,) = (last / "state" / "L").iterdir()
     assert load_file(folder)["valid"].sum() == 100  # of 100; an epoch's three batches of 32 would leave four out
+
+
+def test_views_are_drawn_anew_wherever_an_image_may_be_shown_again(tiny):
+    recipe = load_recipe("cmc_colour_digits_cpu", tiny())
+    assert [views_drawn_at(recipe, Progress(epoch=2, batch=batch), 3) for batch in range(3)] == [2, 2, 2]
+    again = load_recipe("cmc_colour_digits_cpu", tiny("data.replacement=true"))
+    drawn = [views_drawn_at(again, Progress(epoch=epoch, batch=batch), 3) for epoch in (0, 1) for batch in range(3)]
+    assert drawn == list(range(6))
+
+
+def test_a_bank_is_filled_with_views_that_no_step_has(tiny):
+    images = DecodedDataset(torch.randint(256, (10, 3, 32, 32), dtype=torch.uint8))
+    views = view_recipes.load("simclr", image_size=32, crops=0)
+    (batch,) = all_shown(images, 10, views, Accelerator(cpu=True), epoch=0)
+    for epoch in range(3):
+        same = views(images.pixels, sample_index=torch.arange(10), epoch=epoch)["pixel_values"]
+        assert not any(torch.equal(one, other) for one, other in zip(batch["pixel_values"], same, strict=True))
 
 
 def test_frames_flow_and_depth_are_views_of_a_run(tiny):
