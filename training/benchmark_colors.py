@@ -1,4 +1,4 @@
-"""Speed of the colour spaces: batched, against scikit-image image by image, from the same uint8 pixels. A part of benchmark.py."""
+"""Speed of the colour spaces: batched, against scikit-image image by image, from the same float32 pixels. A part of benchmark.py."""
 
 from collections.abc import Iterator
 
@@ -14,12 +14,12 @@ SPACES = ("lab", "ycbcr", "ydbdr", "yuv", "hsv", "hed", "xyz")
 
 def measure(device: str, dataset: str) -> Iterator[tuple[str, dict[str, float]]]:
     """(space, seconds an image by name): "batched" and "scikit-image"."""
-    batch = images_of(SIDE, IMAGES, dataset).to(device)
+    batch = images_of(SIDE, IMAGES, dataset).to(device) / 255
     images = list(batch.permute(0, 2, 3, 1).cpu().numpy())
     for space in SPACES:
         convert, reference = getattr(colors, f"rgb_to_{space}"), getattr(color, f"rgb2{space}")
         works = {
-            "batched": lambda convert=convert: convert(batch / 255),
+            "batched": lambda convert=convert: convert(batch),
             "scikit-image": lambda reference=reference: [reference(image) for image in images],
         }
         yield space, {name: seconds / IMAGES for name, seconds in interleaved(works, seconds=2.0).items()}
