@@ -1,4 +1,4 @@
-"""Speed of the colour spaces: batched, against scikit-image image by image, from the same float32 pixels. A part of benchmark.py."""
+"""Speed of the colour spaces: batched, against scikit-image image by image, on the same float32 pixels. A part of benchmark.py."""
 
 from collections.abc import Iterator
 
