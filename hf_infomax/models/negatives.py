@@ -126,7 +126,7 @@ def draw(
         num_negatives: m.
         num_samples: N.
         generator: in the same state on all processes.
-        shared: one draw for all images of the step, one matmul instead of a gather for each: much the faster (`benchmark.py bank`
+        shared: one draw for all images of the step, one matmul instead of a gather for each: much the faster (`training/benchmark.py`
             tells how much), at the price of errors that the images of a batch have in common. An image's own sample may be among
             them and is masked by whoever scores.
 
