@@ -126,9 +126,9 @@ def draw(
         num_negatives: m.
         num_samples: N.
         generator: in the same state on all processes.
-        shared: one draw for all images of the step, one matmul instead of a gather for each: much the faster (`training/benchmark.py`
-            tells how much), at the price of errors that the images of a batch have in common. An image's own sample may be among
-            them and is masked by whoever scores.
+        shared: one draw for all images of the step, one matmul instead of a gather for each: much the faster, as
+            `training/benchmark.py` tells, at the price of errors that the images of a batch have in common. An image's own sample
+            may be among them and is masked by whoever scores.
 
     Returns:
         (m,) where shared, else (P * B, m), those of all processes; the same on each.
