@@ -118,6 +118,11 @@ def load(
     if scaler is not None and accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(scaler)
     if state is not None:
+        if not (path / "state").is_dir():
+            raise UsageError(
+                f"Checkpoint '{path.name}' has no memory bank, which the recipe asks for: resume with the recipe it was made by, "
+                "or choose another output_dir."
+            )
         state.load(path / "state")
     random = path / f"rng-{accelerator.process_index}.safetensors"
     if random.is_file():  # resumed with more processes than before, the new ones have no past to repeat

@@ -103,10 +103,10 @@ def all_shown(images: Any, batch_size: int, augment: Any, accelerator: Accelerat
         yield batch | augment(**batch, epoch=~epoch)
 
 
-def views_drawn_at(recipe: Recipe, progress: Progress, batches: int) -> int:
+def views_drawn_at(progress: Progress, batches: int, replacement: bool) -> int:
     """What the views of a batch are drawn by, beside the seed and their images: the epoch, in which each image is shown once; or,
     where it may be shown twice, the batch, so that it is not in the same view."""
-    return progress.epoch * batches + progress.batch if recipe.data.replacement else progress.epoch
+    return progress.epoch * batches + progress.batch if replacement else progress.epoch
 
 
 def train(recipe: Recipe) -> Path:
@@ -132,7 +132,8 @@ def train(recipe: Recipe) -> Path:
     config = model_config(recipe)
     network = hf_infomax.METHODS[recipe.method][2](config)  # views x encoder x critic x negatives x bound
     augment = view_recipes.load(image_size=config.image_size, **view_options(recipe))  # on the training device
-    images, num_samples = training_loader(recipe, config.image_size, accelerator)
+    replacement = network.wants_replacement if recipe.data.replacement is None else recipe.data.replacement
+    images, num_samples = training_loader(recipe, config.image_size, accelerator, replacement)
     monitor = Monitor.build(recipe, config.image_size) if accelerator.is_main_process else None
 
     if cfg.channels_last:
@@ -166,7 +167,7 @@ def train(recipe: Recipe) -> Path:
             started, images_before = time.perf_counter(), progress.images
             for batch in accelerator.skip_first_batches(loader, progress.batch) if progress.batch else loader:
                 with accelerator.accumulate(model):
-                    drawn = views_drawn_at(recipe, progress, len(loader) if num_samples else 0)
+                    drawn = views_drawn_at(progress, len(loader) if replacement else 0, replacement)
                     output = model(**batch | augment(**batch, epoch=drawn), state=state)
                     accelerator.backward(output.loss)
                     if cfg.clip_norm and accelerator.sync_gradients:

@@ -37,9 +37,7 @@ class DataRecipe:
     sequence_column: str | None = None  # of video frames: which clip each is of; rows of a clip are in temporal order
     frames: dict[str, int] = field(default_factory=dict)  # further views: how many rows later, as next_frame: 2
     flow: dict[str, int] = field(default_factory=dict)  # further views: fields of optical flow, centred, as flow: 10
-    replacement: bool = (
-        False  # every image of a batch is drawn from all, as a memory bank wants it; see data.data_loader
-    )
+    replacement: bool | None = None  # draw every image of a batch from all; None: where the method has a memory bank
     streaming: bool = False
     shuffle_buffer: int = 10_000  # images, of a stream
     on_corrupt: str = "stop"  # or "skip", with a count

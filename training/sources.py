@@ -54,7 +54,9 @@ def load_split(recipe: Recipe, split: str) -> AnyDataset:
     return data.load_dataset(recipe.data.dataset, split, config=recipe.data.config, streaming=recipe.data.streaming)
 
 
-def training_loader(recipe: Recipe, image_size: int, accelerator: Accelerator) -> tuple[DataLoader, int | None]:
+def training_loader(
+    recipe: Recipe, image_size: int, accelerator: Accelerator, replacement: bool = False
+) -> tuple[DataLoader, int | None]:
     """The loader of the training split and its number of images: decoded once and mapped, or a stream of unknown length.
 
     Every epoch drops its last incomplete batch: the number of negatives, and with it the bound, is the same at every step.
@@ -76,8 +78,10 @@ def training_loader(recipe: Recipe, image_size: int, accelerator: Accelerator) -
     sequences = sequences_of(split, settings)
     if not settings.streaming:
         images = decoded_dataset(split, column, image_size, settings, sequences)
-        loader = data.data_loader(images, batch_size, True, True, settings.workers, settings.replacement)
+        loader = data.data_loader(images, batch_size, True, True, settings.workers, replacement)
         return loader, len(images)
+    if settings.replacement:
+        raise hf_infomax.UsageError("A stream cannot be drawn from with replacement: set data.streaming=false.")
     if recipe.train.max_steps is None:
         raise hf_infomax.UsageError("A stream has no known length: set train.max_steps, with data.streaming=true.")
     split = split.shuffle(seed=recipe.train.seed, buffer_size=settings.shuffle_buffer)

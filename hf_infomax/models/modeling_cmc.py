@@ -100,6 +100,11 @@ class CMCForPreTraining(InfoMaxForPreTraining):
         )
         self.embed_y = nn.ModuleDict({name: ResidualEmbedding(features, config.dot_units) for name in encoders})
 
+    @property
+    def wants_replacement(self) -> bool:
+        """True with a bank: shown once an epoch, an image has an older row than most others, which a critic can tell."""
+        return self.config.negatives == "bank"
+
     def training_state(self, num_samples: int | None, device: torch.device) -> BankState | None:
         """A memory bank for each view, where the negatives come from one.
 
@@ -162,7 +167,7 @@ class CMCForPreTraining(InfoMaxForPreTraining):
         for anchor, target in self.pairs:
             rows, name = both(present.get(anchor), present.get(target)), f"{anchor}->{target}"
             x, y = targets[target], anchors[anchor]
-            if state is None and rows is not None and rows.sum() < 2:
+            if state is None and rows is not None and rows.sum() < self.negatives.least:
                 bounds[name] = 1.0, nothing(x, y)
                 continue
             # With a bank an empty pair is asked about too, and backwards: other processes wait for this one.

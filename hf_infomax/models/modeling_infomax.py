@@ -104,6 +104,11 @@ class InfoMaxPreTrainedModel(PreTrainedModel):
                     )
                 module.backbone.set_grad_checkpointing(enable)
 
+    @property
+    def wants_replacement(self) -> bool:
+        """Whether the images of a batch are to be drawn from all of them, not from those that the epoch has not yet shown."""
+        return False
+
     def training_state(self, num_samples: int | None, device: torch.device) -> Any:
         """What a run needs and a published model does not (banks, queues, momentum copies): None where nothing is."""
         return None

@@ -56,6 +56,11 @@ class InBatch:
         scores = critic(x, y, candidates % batch)  # (B, 1 + K, L), the positive first
         return scores[:, 0], scores[:, 1:].flatten(1).unsqueeze(1)
 
+    @property
+    def least(self) -> int:
+        """Images that a batch must have."""
+        return 1 + (self.num_negatives or 1)
+
     def require(self, batch: int) -> None:
         """Refuse a batch that cannot lend the negatives; models ask before they encode, since batch norm fails less clearly."""
         if batch < 2:

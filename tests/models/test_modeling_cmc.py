@@ -209,7 +209,13 @@ def test_missing_views_take_no_part_in_their_pairs(build, images, columns, negat
 
 @pytest.mark.parametrize(
     ("count", "options"),
-    [(0, {}), (1, {}), (0, {"negatives": "bank", "num_negatives": 9}), (0, {"negatives": "bank", "bound": "nce"})],
+    [
+        (0, {}),
+        (1, {}),
+        (3, {"num_negatives": 3}),
+        (0, {"negatives": "bank", "num_negatives": 9}),
+        (0, {"negatives": "bank", "bound": "nce"}),
+    ],
 )
 def test_a_view_that_nobody_has_leaves_its_parameters_in_the_graph(build, images, columns, count, options):
     model = build(**SEVERAL, **options).train()

@@ -16,6 +16,7 @@ from hf_infomax.data import recipes as view_recipes
 from metrics import Metrics, read_history
 from pretrain import all_shown, learning_rate_factor, main, train, views_drawn_at
 from recipe import TrainRecipe, load_recipe
+from sources import training_loader
 
 
 def run(recipe, overrides):
@@ -89,7 +90,6 @@ def test_a_resumed_run_equals_an_uninterrupted_one(step, tiny, monkeypatch):
 
 
 BANK = (
-    "data.replacement=true",
     "model.negatives=bank",
     "model.num_negatives=20",
     "model.bound=nce",
@@ -122,12 +122,32 @@ def test_every_image_has_a_row_of_the_bank(tiny):
     assert load_file(folder)["valid"].sum() == 100  # of 100; an epoch's three batches of 32 would leave four out
 
 
-def test_views_are_drawn_anew_wherever_an_image_may_be_shown_again(tiny):
-    recipe = load_recipe("cmc_colour_digits_cpu", tiny())
-    assert [views_drawn_at(recipe, Progress(epoch=2, batch=batch), 3) for batch in range(3)] == [2, 2, 2]
-    again = load_recipe("cmc_colour_digits_cpu", tiny("data.replacement=true"))
-    drawn = [views_drawn_at(again, Progress(epoch=epoch, batch=batch), 3) for epoch in (0, 1) for batch in range(3)]
-    assert drawn == list(range(6))
+def test_views_are_drawn_anew_wherever_an_image_may_be_shown_again():
+    epochs = [Progress(epoch=epoch, batch=batch) for epoch in (0, 1) for batch in range(3)]
+    assert [views_drawn_at(progress, 3, replacement=False) for progress in epochs] == [0, 0, 0, 1, 1, 1]
+    assert [views_drawn_at(progress, 3, replacement=True) for progress in epochs] == list(range(6))
+
+
+@pytest.mark.parametrize(
+    ("options", "drawn"), [((), True), (("data.replacement=false",), False), (("model.negatives=batch",), False)]
+)
+def test_a_memory_bank_has_images_drawn_with_replacement(options, drawn, tiny, monkeypatch):
+    asked = []
+
+    def loader(recipe, image_size, accelerator, replacement):
+        asked.append(replacement)
+        return training_loader(recipe, image_size, accelerator, replacement)
+
+    monkeypatch.setattr("pretrain.training_loader", loader)
+    run("cmc_colour_digits_cpu", tiny("model.negatives=bank", "model.num_negatives=20", *options, "eval.every=0"))
+    assert asked == [drawn]
+
+
+def test_a_run_without_a_bank_cannot_go_on_with_one(tiny, capsys):
+    run("cmc_colour_digits_cpu", tiny("eval.every=0"))
+    bank = tiny("model.negatives=bank", "model.num_negatives=20", "eval.every=0", "resume=true")
+    assert main(["cmc_colour_digits_cpu", *bank]) == 2
+    assert "has no memory bank, which the recipe asks for" in capsys.readouterr().err
 
 
 def test_a_bank_is_filled_with_views_that_no_step_has(tiny):
