@@ -16,11 +16,13 @@ from transformers import (
 from .models import bounds, colors, critics, negatives, priors
 from .models.configuration_cmc import CMCConfig
 from .models.configuration_dim import DIMConfig
+from .models.configuration_instdisc import InstDiscConfig
 from .models.configuration_predictive import PredictiveConfig
 from .models.errors import UsageError
 from .models.modeling_cmc import CMCForImageClassification, CMCForPreTraining, CMCModel
 from .models.modeling_dim import DIMForImageClassification, DIMForPreTraining, DIMModel
 from .models.modeling_infomax import PreTrainingOutput
+from .models.modeling_instdisc import InstDiscForImageClassification, InstDiscForPreTraining, InstDiscModel
 from .models.modeling_predictive import PredictiveForImageClassification, PredictiveForPreTraining, PredictiveModel
 
 __version__ = "0.1.0"
@@ -29,6 +31,7 @@ __version__ = "0.1.0"
 METHODS = {
     "dim": (DIMConfig, DIMModel, DIMForPreTraining, DIMForImageClassification),
     "cmc": (CMCConfig, CMCModel, CMCForPreTraining, CMCForImageClassification),
+    "instdisc": (InstDiscConfig, InstDiscModel, InstDiscForPreTraining, InstDiscForImageClassification),
     "predictive": (PredictiveConfig, PredictiveModel, PredictiveForPreTraining, PredictiveForImageClassification),
 }
 
@@ -49,6 +52,10 @@ __all__ = [
     "DIMForImageClassification",
     "DIMForPreTraining",
     "DIMModel",
+    "InstDiscConfig",
+    "InstDiscForImageClassification",
+    "InstDiscForPreTraining",
+    "InstDiscModel",
     "PreTrainingOutput",
     "PredictiveConfig",
     "PredictiveForImageClassification",

@@ -19,7 +19,6 @@ from recipe import load_recipe, model_config, precision
 from sources import view_options
 from stopwatch import Parts, interleaved
 from threads import Threads
-from two_views import TwoViews
 
 STEPS = 12  # of which the first two warm up
 
@@ -34,7 +33,8 @@ def dim_local() -> tuple[nn.Module, data.Views, int]:
 
 def two_view_resnet() -> tuple[nn.Module, data.Views, int]:
     """SimCLR's two views, a ResNet-18 in its CIFAR form, InfoNCE in the batch."""
-    return TwoViews("resnet18_cifar"), recipes.load("simclr", image_size=32), 64
+    config = hf_infomax.InstDiscConfig(backbone="resnet18_cifar", negatives="batch", temperature=0.2)
+    return hf_infomax.InstDiscForPreTraining(config), recipes.load("simclr", image_size=32), 64
 
 
 RUNS: dict[str, Callable[[], tuple[nn.Module, data.Views, int]]] = {
@@ -61,7 +61,7 @@ class Run:
     def __init__(self, model: nn.Module, views: data.Views, loader: torch.utils.data.DataLoader, device: str):
         self.model, self.views, self.loader, self.device = model, views, loader, device
         self.optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
-        self.encoder = model.encoder if hasattr(model, "encoder") else model.model.encoders
+        self.encoders = list(model.model.encoders.values())
         self.batches = self._forever()
 
     def _forever(self) -> Iterator[dict[str, Tensor]]:
@@ -89,9 +89,8 @@ class Run:
             self.step(Parts())
         parts, inside = Parts(), Parts()
         entered = []
-        modules = self.encoder.values() if isinstance(self.encoder, nn.ModuleDict) else [self.encoder]
         hooks = []
-        for module in modules:
+        for module in self.encoders:
             hooks.append(module.register_forward_pre_hook(lambda *_: _enter(entered, inside)))
             hooks.append(module.register_forward_hook(lambda *_: _leave(entered)))
         for _ in range(STEPS):

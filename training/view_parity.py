@@ -22,10 +22,9 @@ from torchvision import transforms as T
 from torchvision.transforms import functional as TF
 
 import command
-from hf_infomax import data
+from hf_infomax import InstDiscConfig, InstDiscForPreTraining, data
 from hf_infomax.evaluation import Row, format_markdown, knn_accuracy, summarise, write_results
 from recipe import DataRecipe, precision, read_settings
-from two_views import TwoViews
 
 CARD = Path(__file__).parent.parent / "model_cards" / "view_parity"
 CROP, JITTER = 0.2, 0.5  # of both
@@ -90,9 +89,14 @@ def batches(pixels: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield pixels[index], index
 
 
-def train(settings: Parity, pixels: Tensor, make_views: Callable[[int, int], Views], seed: int) -> TwoViews:
+def train(
+    settings: Parity, pixels: Tensor, make_views: Callable[[int, int], Views], seed: int
+) -> InstDiscForPreTraining:
     torch.manual_seed(seed)
-    model = TwoViews(settings.backbone).to(memory_format=torch.channels_last)
+    config = InstDiscConfig(
+        backbone=settings.backbone, negatives="batch", temperature=0.2, image_std=(0.25, 0.25, 0.25)
+    )
+    model = InstDiscForPreTraining(config).to(memory_format=torch.channels_last)
     views = make_views(seed, pixels.shape[-1])
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, fused=True)
     for epoch in range(settings.epochs):
@@ -106,7 +110,7 @@ def train(settings: Parity, pixels: Tensor, make_views: Callable[[int, int], Vie
 
 
 @torch.no_grad()
-def features(model: TwoViews, pixels: Tensor) -> dict[str, Tensor]:
+def features(model: InstDiscForPreTraining, pixels: Tensor) -> dict[str, Tensor]:
     parts = [model.layers(piece / 255) for piece in pixels.split(500)]
     return {layer: torch.cat([part[layer].flatten(1) for part in parts]) for layer in ("conv", "fc", "y")}
 

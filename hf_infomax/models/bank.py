@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from .errors import UsageError, choose
 from .processes import gather, own_part, total, world
+from .search import nearest
 
 #: The types that rows may be stored in, by the name that configurations use.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -116,6 +117,40 @@ class MemoryBank:
         own = (index % self.processes == self.rank).unsqueeze(-1)
         return total(self.rows[index // self.processes % len(self.rows)].float() * own)
 
+    @torch.no_grad()
+    def nearest(
+        self, queries: Tensor, k: int, exclude: Tensor | None = None, pool: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The k samples whose rows have the largest dot products with each query; a collective call, exact (`search.nearest`).
+
+        Args:
+            queries: (Q, D), the same on all processes.
+            k: at most the number of samples that are searched.
+            exclude: (Q,) int64, a sample that is not to be found, for each query.
+            pool: (n,) int64, the samples that are searched, each once, the same on all processes. None: all.
+
+        Returns:
+            Scores float32 and samples int64, (Q, k) each, in no order, the same on all processes; -inf where there are not so many
+            that have a row and are not excluded.
+        """
+        device = self.rows.device
+        own = torch.arange(self.num_samples, device=device) if pool is None else pool
+        if self.processes > 1:
+            own = own[own % self.processes == self.rank]
+        if not self.whole:
+            own = own[self.valid[own]]
+        rows = self.rows if len(own) == len(self.rows) and pool is None else self.rows[own // self.processes]
+        if exclude is not None:
+            exclude = places(own, self.num_samples)[exclude]
+        scores, place = nearest(queries, rows, min(k, len(own)), exclude)
+        missing = (0, k - scores.shape[1])
+        scores, samples = F.pad(scores, missing, value=-torch.inf), F.pad(own[place], missing)
+        if self.processes == 1:
+            return scores, samples
+        scores, samples = (gather(part.T.contiguous()).T for part in (scores, samples))  # (Q, P * k), of all processes
+        scores, of = scores.topk(k, dim=1, sorted=False)
+        return scores, samples.gather(1, of)
+
     def scores(self, queries: Tensor, candidates: Tensor) -> Tensor:
         """Dot products of queries with rows; a collective call.
 
@@ -177,6 +212,13 @@ class MemoryBank:
             self.rows[index[own] // self.processes] = stored["rows"][own].to(self.rows)
             self.valid.copy_(stored["valid"])
         self.whole = bool(self.valid.all())
+
+
+def places(samples: Tensor, num_samples: int) -> Tensor:
+    """Where each of all samples is among some: (n,) int64 -> (N,) int64, -1 for those that are not."""
+    found = torch.full((num_samples,), -1, device=samples.device)
+    found[samples] = torch.arange(len(samples), device=samples.device)
+    return found
 
 
 class _OwnCandidates(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""The training state of a method with memory banks: the banks, the draws and Z, none of which a published model has."""
+"""The training state of a method with memory banks: banks, draws, close neighbours and Z, none of which a published model has."""
 
 import json
 import math
@@ -13,10 +13,16 @@ from transformers.utils.logging import tqdm
 from .bank import MemoryBank
 from .bounds import log_partition
 from .errors import UsageError, choose
-from .negatives import FromBank, draw
+from .negatives import FromBank
+from .neighbors import CloseNeighbors
 from .processes import gather, total, world
+from .regions import Marginal, Region
 
 FILLS = {"forward": True, "random": False}
+POSITIVES = {"own": False, "close": True}
+
+# What the file of a state says beside Z.
+_COUNTS = ("draws", "images", "epoch", "seed", "to_fill")
 
 
 class BankState:
@@ -24,52 +30,62 @@ class BankState:
 
     Args:
         banks: view -> its memory bank, all of the same samples.
-        num_negatives: m, drawn anew in every step, the same samples for every view.
-        shared: one draw for the whole batch; see `negatives.draw`.
-        positive: "bank" or "batch"; see `negatives.FromBank`.
+        region: that the negatives are drawn from, anew in every step.
+        close: view -> the close neighbours in its bank, refreshed at the beginning of every epoch; None: nobody asks for them.
+        positive: "bank" or "batch", where the positive is from; see `negatives.FromBank`.
+        positives: "own", or "close": the close neighbours are further positives (LA).
+        warmup_epochs: with negatives of the marginal and no neighbours, before the region's turn.
         fill: "forward" gives every row what the encoder says before the first step; with "random" rows are noise for an epoch.
         z_momentum: of the running mean of Z that noise-contrastive estimation divides by.
         seed: of the draws.
 
     Raises:
-        UsageError: there is no such fill or positive, or there are not so many other samples.
+        UsageError: there is no such fill or positive, or the data is too small for the region or the neighbourhoods.
     """
 
     def __init__(
         self,
         banks: dict[str, MemoryBank],
-        num_negatives: int,
-        shared: bool = False,
+        region: Region,
+        close: dict[str, CloseNeighbors] | None = None,
         positive: str = "bank",
+        positives: str = "own",
+        warmup_epochs: int = 0,
         fill: str = "forward",
         z_momentum: float = 0.99,
         seed: int = 0,
     ):
-        self.banks = banks
+        self.banks, self.region, self.close = banks, region, close
         self.num_samples = next(iter(banks.values())).num_samples
-        if not 1 <= num_negatives < self.num_samples:
-            raise UsageError(
-                f"num_negatives={num_negatives} other samples cannot be drawn from {self.num_samples:,}: "
-                f"choose 1 to {self.num_samples - 1:,}."
-            )
-        self.num_negatives, self.shared = num_negatives, shared
+        for part in (region, *(close or {}).values()):
+            part.require(self.num_samples)
         self.positive = choose("bank_positive", positive, {"bank": "bank", "batch": "batch"})
+        self.close_positive = choose("positives", positives, POSITIVES)
         self.to_fill = choose("bank_fill", fill, FILLS)
-        self.z_momentum, self.seed, self.draws = z_momentum, seed, 0
+        self.warmup_epochs, self.z_momentum, self.seed = warmup_epochs, z_momentum, seed
+        self.draws = self.images = 0
+        self.epoch = -1  # the one whose neighbours are known
         self.log_z: dict[str, Tensor] = {}
         self.generator = torch.Generator(next(iter(banks.values())).rows.device)
 
     @torch.no_grad()
     def before_epoch(self, epoch: int, model: torch.nn.Module, batches: Callable[[], Iterable[dict[str, Any]]]) -> None:
-        """Fill the banks before the first step, by a forward pass over the data, in training mode as the steps that follow.
+        """Fill the banks before the first step, by a forward pass over the data, in training mode as the steps that follow; and
+        find the close neighbours of an epoch before its first step, whatever number of batches it has.
 
         Args:
-            epoch: the one to come.
+            epoch: the one to come, or to go on with: what a resumed run has of it stays.
             model: the pretraining model.
             batches: gives an iterator over batches of all samples, as the model is shown them.
         """
-        if not self.to_fill:
-            return
+        if self.to_fill:
+            self._fill(model, batches)
+        if epoch != self.epoch and self.close and epoch >= self.warmup_epochs:
+            for view, neighbors in self.close.items():
+                neighbors.refresh(self.banks[view], epoch)
+        self.epoch = epoch
+
+    def _fill(self, model: torch.nn.Module, batches: Callable[[], Iterable[dict[str, Any]]]) -> None:
         for bank in self.banks.values():
             bank.invalidate()
         for batch in tqdm(batches(), desc="filling the memory bank", leave=False, disable=world()[0] > 0):
@@ -79,10 +95,10 @@ class BankState:
                 self.banks[view].update(batch["sample_index"], vectors, present.get(view), momentum=0.0)
         self.to_fill = False
 
-    def require_index(self, sample_index: Tensor | None) -> None:
-        if sample_index is None:
-            raise UsageError("A memory bank needs sample_index, each image's place in its dataset: the batch has none.")
-        next(iter(self.banks.values())).require(sample_index)
+    @property
+    def warming_up(self) -> bool:
+        """Whether the region's turn is still to come."""
+        return max(self.epoch, 0) < self.warmup_epochs
 
     def negatives(self, sample_index: Tensor | None) -> dict[str, FromBank]:
         """View -> a sampler of this step.
@@ -93,8 +109,20 @@ class BankState:
         self.require_index(sample_index)
         self.generator.manual_seed((self.seed * 1_000_003 + self.draws) % 2**63)
         self.draws += 1
-        candidates = draw(sample_index, self.num_negatives, self.num_samples, self.generator, self.shared)
-        return {view: FromBank(bank, sample_index, candidates, self.positive) for view, bank in self.banks.items()}
+        region, close = self.region, self.close
+        if self.warming_up:
+            region, close = Marginal(region.count(self.num_samples), shared=True), None
+        epochs = self.images / self.num_samples - self.warmup_epochs
+        candidates = region(self.banks, sample_index, self.generator, epochs, close)
+        return {
+            view: FromBank(bank, sample_index, candidates[view], self.positive, self.close_positive)
+            for view, bank in self.banks.items()
+        }
+
+    def require_index(self, sample_index: Tensor | None) -> None:
+        if sample_index is None:
+            raise UsageError("A memory bank needs sample_index, each image's place in its dataset: the batch has none.")
+        next(iter(self.banks.values())).require(sample_index)
 
     @torch.no_grad()
     def running_log_z(self, pair: str, negative: Tensor) -> Tensor:
@@ -116,6 +144,7 @@ class BankState:
         present = output.present or {}
         for view, vectors in output.embeddings.items():
             self.banks[view].update(output.sample_index, vectors, present.get(view))
+        self.images += len(output.sample_index) * world()[1]
 
     def save(self, folder: Path) -> None:
         """Write the state; called by every process, each of which writes its rows."""
@@ -124,15 +153,20 @@ class BankState:
             bank.save(folder / view / f"rows-{rank}-of-{processes}.safetensors")
         if rank == 0:
             log_z = {pair: value.item() for pair, value in self.log_z.items()}
-            record = {"draws": self.draws, "seed": self.seed, "to_fill": self.to_fill, "log_z": log_z}
+            record = {name: getattr(self, name) for name in _COUNTS} | {"log_z": log_z}
             (folder / "state.json").write_text(json.dumps(record, indent=1))
+            for view, neighbors in (self.close or {}).items():
+                neighbors.save(folder / view / "neighbors.safetensors")
 
     def load(self, folder: Path) -> None:
         """Read a state that any number of processes has written."""
         record = json.loads((folder / "state.json").read_text())
-        self.draws, self.seed, self.to_fill = record["draws"], record["seed"], record["to_fill"]
+        for name in _COUNTS:
+            setattr(self, name, record[name])
         self.log_z = {
             pair: torch.tensor(value, device=self.generator.device) for pair, value in record["log_z"].items()
         }
         for view, bank in self.banks.items():
             bank.load(sorted((folder / view).glob("rows-*.safetensors")))
+        for view, neighbors in (self.close or {}).items():
+            neighbors.load(folder / view / "neighbors.safetensors", self.generator.device)

@@ -12,6 +12,7 @@ and returns a scalar to be maximised; what is minimised is its negative.
 | function | one log ... | in nats | at most | with few negatives |
 |---|---|---|---|---|
 | `infonce` | per positive | lower bound of I(X; Y) | log(K + 1) | loses accuracy (Figure 8 of Deep InfoMax) |
+| `infonce_set` | per anchor, of a set of positives | no; the mean over positives is | log(P + K) | as `infonce` |
 | `donsker_varadhan` | for the whole batch | lower bound of I(X; Y) | unbounded, high variance | biased upwards |
 | `jensen_shannon` | none | no: a divergence of its own | 0 | hardly changes |
 | `nce` | none | no: a likelihood, for K drawn out of N | 0 | needs the constant Z |
@@ -51,6 +52,41 @@ def infonce(positive: Tensor, negative: Tensor, reduction: str = "mean") -> Tens
     log_mean = torch.logaddexp(positive, negative_mass) - candidates.log()
     estimates = positive - log_mean
     return estimates if reduction == "none" else estimates.mean()
+
+
+def infonce_set(positive: Tensor, negative: Tensor, separately: bool = False) -> Tensor:
+    r"""InfoNCE with a set of positives for each anchor: Local Aggregation's objective, on a scale that `infonce` shares.
+
+    .. math:: \hat L = E\big[ \log \textstyle\sum_c e^{p_c} - \log \tfrac{1}{|B|} \textstyle\sum_{b \in B} e^{s_b} \big], \quad
+              B = \text{positives} \cup \text{negatives}
+
+    Eq. 2 of Wu et al. 2020 plus log |B|, where C_i is the set of positives and B_i the background. With one positive it is
+    `infonce` (Lemma 5.2). A set can only add to it: L^LA >= L^LA0 on the same scores, for p(C) >= p(i), the opposite of what Lemma
+    5.3 states, whose proof swaps a sum for a mean. So it is no lower bound of I(X; Y): a blind critic reaches log P. The mean over
+    the positives of each one's own logarithm is a bound, of the information between an image and the views of its neighbourhood,
+    and Lemma 5.3 does hold for it where the own image is the best of the set.
+
+    Args:
+        positive: (..., P) scores of the positives; -inf = no positive.
+        negative: (..., K) scores of the negatives; -inf = masked out.
+        separately: return the mean over the positives instead, which is a bound in nats and what is reported.
+
+    Returns:
+        A scalar.
+
+    >>> import torch
+    >>> infonce_set(torch.zeros(4, 2), torch.zeros(4, 6))  # a blind critic: log 2
+    tensor(0.6931)
+    >>> infonce_set(torch.zeros(4, 2), torch.zeros(4, 6), separately=True)
+    tensor(0.)
+    """
+    positive, negative = positive.float(), negative.float()
+    mass = torch.logaddexp(positive.logsumexp(dim=-1), negative.logsumexp(dim=-1))  # (...)
+    several = positive.isfinite()
+    log_mean = mass - (several.sum(dim=-1) + negative.isfinite().sum(dim=-1)).log()
+    if separately:
+        return (positive.where(several, 0.0).sum(dim=-1) / several.sum(dim=-1) - log_mean).mean()
+    return (positive.logsumexp(dim=-1) - log_mean).mean()
 
 
 def donsker_varadhan(positive: Tensor, negative: Tensor, moving_average: Tensor | None = None) -> Tensor:

@@ -1,7 +1,11 @@
 """What every method's configuration shares: the views, and the encoder of each."""
 
+from typing import Any
+
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+
+from .errors import choose
 
 
 @strict
@@ -30,6 +34,9 @@ class InfoMaxConfig(PreTrainedConfig):
 
     model_type = "infomax"
 
+    #: Name -> the fields that make it a point of the method's space with a name of its own.
+    presets = {}
+
     backbone: str = "dim_dcgan"
     backbone_kwargs: dict | None = None
     image_size: int = 32
@@ -43,6 +50,15 @@ class InfoMaxConfig(PreTrainedConfig):
     image_mean: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
     image_std: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
     classifier_layer: str | None = None
+
+    @classmethod
+    def preset(cls, name: str, **fields: Any) -> "InfoMaxConfig":
+        """A configuration by the name that the papers give it, such as "ann+"; `fields` are further ones, or others than its own.
+
+        Raises:
+            UsageError: the method has no such preset.
+        """
+        return cls(**choose("preset", name, cls.presets) | fields)
 
 
 __all__ = ["InfoMaxConfig"]

@@ -7,13 +7,14 @@ One contract for all. Of B images,
 
 and `critic(x, y)` asks about every pair of images: (B, B, L), rows are y's, columns are x's. `critic(x, y, candidates)` asks each y
 only about the images that `candidates` (B, K) names: (B, K, L). A critic knows neither which pairs are positive nor what is done
-with the scores. Those that are a dot product say so by `embed_x` and `embed_y`, which a memory bank needs. Scores are float32
-whatever the autocast: in bfloat16 an InfoNCE of 8.41 moves by 0.02.
+with the scores. Those that are a dot product say so by `dot_product`, and of what by `embed_x` and `embed_y`: a memory bank asks
+them for far less. Scores are float32 whatever the autocast: in bfloat16 an InfoNCE of 8.41 moves by 0.02.
 
 | critic | T(x, y) | asks about all pairs at the cost of |
 |---|---|---|
 | `Dot` | x . y, of what has been embedded already | one matmul |
 | `Cosine` | cos(x, y) / temperature | one matmul |
+| `Bilinear` | x W y / temperature, of unit vectors | one matmul |
 | `EncodeAndDot` | f(x) . g(y) in a space of many units | one matmul, f once for each x |
 | `Concat` | MLP([x, y]) | an MLP for each pair: prefer few candidates |
 """
@@ -48,6 +49,8 @@ class Dot(nn.Module):
     r"""The dot product, :math:`T(x, y) = x \cdot y`: what remains of `EncodeAndDot` where x and y are embedded outside, once for
     several critics."""
 
+    dot_product = True
+
     def forward(self, x: Tensor, y: Tensor, candidates: Tensor | None = None) -> Tensor:
         return dot_scores(x, y, candidates)
 
@@ -62,6 +65,8 @@ class Cosine(nn.Module):
     tensor([[10.,  0.],
             [ 0., 10.]])
     """
+
+    dot_product = True
 
     def __init__(self, temperature: float = 0.07):
         super().__init__()
@@ -80,6 +85,32 @@ class Cosine(nn.Module):
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}"
+
+
+class Bilinear(Cosine):
+    r"""A learned bilinear form between unit vectors, :math:`T(x, y) = \hat x^\top W \hat y / \tau`, which begins as `Cosine`: W =
+    1.
+
+    The second of the five designs of Wu et al. 2020, appendix D.
+
+    >>> import torch
+    >>> x, y = torch.randn(8, 1, 16), torch.randn(8, 16)
+    >>> torch.allclose(Bilinear(16)(x, y), Cosine()(x, y), atol=1e-5)
+    True
+    """
+
+    def __init__(self, features: int, temperature: float = 0.07):
+        super().__init__(temperature)
+        self.weight = nn.Parameter(torch.empty(features, features))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.eye_(self.weight)
+
+    def embed_y(self, y: Tensor) -> Tensor:
+        """Vectors whose dot product with `embed_x` is the score."""
+        with torch.autocast(y.device.type, enabled=False):
+            return super().embed_y(y) @ self.weight.float().T
 
 
 #: The activation after the shortcut, by the name that configurations use.
@@ -123,6 +154,8 @@ class EncodeAndDot(nn.Module):
     torch.Size([8, 8, 16])
     """
 
+    dot_product = True
+
     def __init__(self, x_features: int, y_features: int, units: int = 2048, shortcut: str = "linear"):
         super().__init__()
         self.embed_x = ResidualEmbedding(x_features, units, shortcut, layer_norm=True)
@@ -133,27 +166,40 @@ class EncodeAndDot(nn.Module):
 
 
 class Concat(nn.Module):
-    r"""An MLP on the concatenation, :math:`T(x, y) = D([x, y])`, with two hidden layers (Deep InfoMax, eq. 9, Tables 5 and 6).
+    r"""An MLP on the concatenation, :math:`T(x, y) = D([x, y])` (Deep InfoMax, eq. 9, Tables 5 and 6).
 
     On a flattened map (L = 1) it is the global discriminator, on every location the 1x1 convolutional discriminator of
     "concat-and-convolve". The first layer is split by W [x, y] = W_x x + W_y y, so that it runs once for each x and each y and
     not for each pair; the rest runs for every pair, and memory grows with pairs x units: give it few candidates on large maps.
+
+    Args:
+        x_features, y_features: C and D.
+        units: of each hidden layer.
+        hidden_layers: 2, as in Deep InfoMax; 1; or 0, a linear layer, which can compare nothing, for it is a function of x plus one
+            of y. The last three of the designs of Wu et al. 2020 (appendix D) are 0, 1 and 2 with 128 units.
 
     >>> import torch
     >>> Concat(4096, 64)(torch.randn(8, 1, 4096), torch.randn(8, 64)).shape
     torch.Size([8, 8, 1])
     """
 
-    def __init__(self, x_features: int, y_features: int, units: int = 512):
+    dot_product = False
+
+    def __init__(self, x_features: int, y_features: int, units: int = 512, hidden_layers: int = 2):
         super().__init__()
-        self.embed_x = nn.Linear(x_features, units)
-        self.embed_y = nn.Linear(y_features, units, bias=False)
-        self.hidden = nn.Linear(units, units)
-        self.score = nn.Linear(units, 1)
+        first = units if hidden_layers else 1
+        self.embed_x = nn.Linear(x_features, first)
+        self.embed_y = nn.Linear(y_features, first, bias=False)
+        self.hidden = nn.ModuleList(nn.Linear(units, units) for _ in range(hidden_layers - 1))
+        self.score = nn.Linear(units, 1) if hidden_layers else None
 
     def forward(self, x: Tensor, y: Tensor, candidates: Tensor | None = None) -> Tensor:
         x, y = self.embed_x(x), self.embed_y(y)  # (B, L, U), (B, U)
         x = x.unsqueeze(0) if candidates is None else x[candidates]  # (1, B, L, U) or (B, K, L, U)
-        hidden = F.relu(self.hidden(F.relu(x + y[:, None, None])))  # (B, B or K, L, U)
+        pairs = x + y[:, None, None]  # (B, B or K, L, U)
+        if self.score is None:
+            return pairs.float().squeeze(-1)
+        for layer in self.hidden:
+            pairs = layer(F.relu(pairs))
         with torch.autocast(x.device.type, enabled=False):
-            return F.linear(hidden.float(), self.score.weight.float(), self.score.bias.float()).squeeze(-1)
+            return F.linear(F.relu(pairs).float(), self.score.weight.float(), self.score.bias.float()).squeeze(-1)

@@ -1,25 +1,19 @@
 """Contrastive Multiview Coding (Tian et al. 2020): the views of an image against each other."""
 
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.utils import can_return_tuple
 
-from .bank import MemoryBank
 from .bank_state import BankState
-from .bounds import nce
 from .configuration_cmc import CMCConfig
 from .critics import Cosine, Dot, ResidualEmbedding
 from .encoder import locations
 from .errors import UsageError, choose, unknown_name
-from .modeling_infomax import InfoMaxForImageClassification, InfoMaxForPreTraining, InfoMaxModel, PreTrainingOutput
-from .negatives import InBatch
+from .modeling_contrastive import ContrastiveForPreTraining, mean_of
+from .modeling_infomax import InfoMaxForImageClassification, InfoMaxModel, PreTrainingOutput
 from .views import stand_in, view_pairs
-
-#: Negatives of an image that a bank is asked for where nothing is said, as in the paper.
-PAPER_NEGATIVES = 16_384
 
 
 class CMCModel(InfoMaxModel):
@@ -36,7 +30,7 @@ class CMCModel(InfoMaxModel):
     config_class = CMCConfig
 
 
-class CMCForPreTraining(InfoMaxForPreTraining):
+class CMCForPreTraining(ContrastiveForPreTraining):
     r"""CMC's objective: every pair of views in both directions (eq. 4; the full graph, eq. 8), or those of a core view (eq. 7).
 
     .. math:: \sum_{i < j} \hat I(V_i; V_j) + \hat I(V_j; V_i), \quad \text{or}\quad
@@ -54,7 +48,7 @@ class CMCForPreTraining(InfoMaxForPreTraining):
 
     config_class = CMCConfig
     model_class = CMCModel
-    further_bounds = {"nce": nce}
+    paper_negatives = 16_384
 
     def __init__(self, config: CMCConfig):
         super().__init__(config)
@@ -62,16 +56,9 @@ class CMCForPreTraining(InfoMaxForPreTraining):
         self.vector = self.model.feature_layers[-1]
         self.local_layer = None
         choose("contrast", config.contrast, {"global": self._compare_vectors, "patch": self._compare_patches})()
-        if choose("negatives", config.negatives, {"batch": False, "bank": True}):
-            if config.contrast == "patch":
-                raise UsageError(
-                    "A memory bank keeps vectors, not patches: take negatives='batch' with contrast='patch'."
-                )
-        elif config.bound == "nce":
-            raise UsageError(
-                "bound='nce' draws its noise from all of the data: take negatives='bank', or bound='infonce'."
-            )
-        self.negatives = InBatch(config.num_negatives if config.negatives == "batch" else None)
+        self.choose_negatives()
+        if self.banked and config.contrast == "patch":
+            raise UsageError("A memory bank keeps vectors, not patches: take negatives='batch' with contrast='patch'.")
         self.post_init()
 
     def _pairs(self) -> list[tuple[str, str]]:
@@ -101,35 +88,8 @@ class CMCForPreTraining(InfoMaxForPreTraining):
         self.embed_y = nn.ModuleDict({name: ResidualEmbedding(features, config.dot_units) for name in encoders})
 
     @property
-    def wants_replacement(self) -> bool:
-        """True with a bank: shown once an epoch, an image has an older row than most others, which a critic can tell."""
-        return self.config.negatives == "bank"
-
-    def training_state(self, num_samples: int | None, device: torch.device) -> BankState | None:
-        """A memory bank for each view, where the negatives come from one.
-
-        Raises:
-            UsageError: the number of samples is not known (a stream), or is not above that of the negatives.
-        """
-        config = self.config
-        if config.negatives == "batch":
-            return None
-        if num_samples is None:
-            raise UsageError(
-                "A memory bank has a row for each image, and a stream has no index: set data.streaming=false."
-            )
-        (size,) = self.model.encoder_of(config.views[0]).shapes[self.vector]
-        seed = torch.initial_seed() % 2**32
-        make = partial(MemoryBank, num_samples, size, config.bank_momentum, config.bank_dtype, device)
-        return BankState(
-            {name: make(seed=seed + place) for place, name in enumerate(config.views)},
-            config.num_negatives or min(PAPER_NEGATIVES, num_samples - 1),
-            config.shared_negatives,
-            config.bank_positive,
-            config.bank_fill,
-            config.z_momentum,
-            seed,
-        )
+    def compared_size(self) -> int:
+        return self.model.encoder_of(self.config.views[0]).shapes[self.vector][0]
 
     @can_return_tuple
     def forward(
@@ -150,32 +110,28 @@ class CMCForPreTraining(InfoMaxForPreTraining):
             columns: the views that come beside the image, (B, C, H, W), by name.
 
         Returns:
-            `loss`, `bound` and `parts`, one for each direction ("L->ab": anchored at L).
+            `loss`, `bound` and `parts`, one for each direction ("L->ab": anchored at L), and what is told of negatives of a region.
         """
         encoded, present = self._encode(pixel_values, present or {}, columns)
         vectors = {name: layers[self.vector] for name, layers in encoded.items()}  # (B, D)
-        if self.config.negatives == "bank":
-            if state is None:
-                raise UsageError("negatives='bank' needs state=model.training_state(num_samples, device).")
-            negatives = state.negatives(sample_index)
-        else:
-            negatives = dict.fromkeys(vectors, self.negatives)
-            if not present:
-                self.negatives.require(len(next(iter(vectors.values()))))
+        negatives = self.samplers(state, sample_index, list(vectors))
+        if not self.banked and not present:
+            self.negatives.require(len(next(iter(vectors.values()))))
         anchors, targets = self._sides(encoded)
-        bounds = {}
+        bounds, told = {}, []
         for anchor, target in self.pairs:
             rows, name = both(present.get(anchor), present.get(target)), f"{anchor}->{target}"
             x, y = targets[target], anchors[anchor]
-            if state is None and rows is not None and rows.sum() < self.negatives.least:
+            if not self.banked and rows is not None and rows.sum() < self.negatives.least:
                 bounds[name] = 1.0, nothing(x, y)
                 continue
             # With a bank an empty pair is asked about too, and backwards: other processes wait for this one.
             scores = negatives[target](self.critic, x, y, rows)
-            estimate = self._estimate(name, *scores, state)
+            estimate = self.estimate(name, *scores, state)
             bounds[name] = 1.0, estimate if len(scores[0]) else nothing(x, y, *scores)
-        output = PreTrainingOutput.compose(self.config.bound, bounds)
-        if state is not None:
+            told.append(self.vince(negatives[target], *scores, y, rows))
+        output = PreTrainingOutput.compose(self.config.bound, bounds, told=mean_of(told))
+        if self.banked:
             output.embeddings = {name: vector.detach() for name, vector in vectors.items()}
             output.sample_index, output.present = sample_index, present or None
         return output
@@ -187,11 +143,6 @@ class CMCForPreTraining(InfoMaxForPreTraining):
         """View -> the vectors (B, D) that are compared and that a bank keeps, for what that is where a view is missing."""
         encoded, _ = self._encode(pixel_values, present or {}, columns)
         return {name: layers[self.vector] for name, layers in encoded.items()}
-
-    def _estimate(self, name: str, positive: Tensor, negative: Tensor, state: BankState | None) -> Tensor:
-        if self.config.bound == "nce":
-            return nce(positive, negative, state.running_log_z(name, negative), state.num_samples)
-        return self.bound(positive, negative)
 
     def _encode(
         self, pixel_values: Tensor | None, present: dict[str, Tensor], columns: dict[str, Any]

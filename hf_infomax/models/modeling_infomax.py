@@ -48,13 +48,16 @@ class PreTrainingOutput(ModelOutput):
         bound: str | None,
         bounds: dict[str, tuple[float, Tensor]],
         extras: dict[str, tuple[float, Tensor]] | None = None,
+        told: dict[str, Tensor] | None = None,
     ) -> "PreTrainingOutput":
-        """Sum (weight, value) pairs: `bounds` are maximised, `extras` minimised; `bound` is the estimator's name, if any."""
+        """Sum (weight, value) pairs: `bounds` are maximised, `extras` minimised; `bound` is the estimator's name, if any. What is
+        `told` besides is among the parts; an "infonce" there is the bound, where what is maximised need not be one."""
         extras = extras or {}
         loss = sum(weight * value for weight, value in extras.values()) - sum(w * value for w, value in bounds.values())
         parts = {name: value.detach() for name, (_, value) in {**bounds, **extras}.items()}
         mean = torch.stack([parts[name] for name in bounds]).mean() if bounds and bound in IN_NATS else None
-        return cls(loss=loss, bound=mean, parts=parts)
+        told = told or {}
+        return cls(loss=loss, bound=told.get("infonce", mean), parts=parts | told)
 
 
 class InfoMaxPreTrainedModel(PreTrainedModel):
@@ -171,7 +174,14 @@ class InfoMaxModel(InfoMaxPreTrainedModel):
     `feature_views`, layer by layer, or ask for one view's own representation by its name."""
 
     # The heads of a pretraining checkpoint are not needed here, and their absence is no news.
-    _keys_to_ignore_on_load_unexpected = [r"critic", r"^prior\.", r"^classifier\.", r"^embed_", r"^decoders\."]
+    _keys_to_ignore_on_load_unexpected = [
+        r"critic",
+        r"^prior\.",
+        r"^classifier\.",
+        r"^embed_",
+        r"^decoders\.",
+        r"^head\.",
+    ]
 
     def __init__(self, config: InfoMaxConfig):
         super().__init__(config)

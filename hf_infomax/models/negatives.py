@@ -7,17 +7,20 @@ Where views can be missing, `rows` (B,) bool names the images that take part, an
 | sampler | the negatives of a y are | K |
 |---|---|---|
 | `InBatch` | the other images of the batch, encoded in this step | (B - 1) L, or fewer |
-| `FromBank` | samples of the whole data, as a memory bank remembers them | any number up to N - 1 |
+| `FromBank` | samples of a region of the whole data, as a memory bank remembers them | any number up to N - 1 |
 """
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .bank import MemoryBank
+from .bounds import infonce
 from .errors import UsageError
 from .processes import gather, own_part
+from .regions import Candidates
 
 
 class InBatch:
@@ -81,66 +84,124 @@ class InBatch:
 
 
 class FromBank:
-    """Samples of the whole data, by what a memory bank remembers of them: one step's draw, for one bank.
+    """Samples of the whole data, by what a memory bank remembers of them: one step's candidates, in one bank.
 
     Args:
         bank: of the view that x is.
         sample_index: (B,) int64, the batch's places in the data.
-        candidates: what `draw` gave.
+        candidates: what a region gave (`regions.Marginal`, `regions.Ball`).
         positive: "bank" takes the positive from the bank too, as CMC's authors do: x of one marginal alone, a little stale.
             "batch" takes this step's x, so that a gradient reaches its encoder from here as well.
+        close_positive: what close neighbours are where they are marked: further positives (LA), or neither positive nor negative
+            (ANN, the annulus).
 
     >>> import torch, hf_infomax
+    >>> from hf_infomax.models.regions import Ball
     >>> bank, index = MemoryBank(100, 32), torch.arange(8)
-    >>> candidates = draw(index, num_negatives=50, num_samples=100, generator=torch.Generator())
-    >>> ask = FromBank(bank, index, candidates)
-    >>> positive, negative = ask(hf_infomax.critics.Cosine(), torch.randn(8, 1, 32), torch.randn(8, 32))
+    >>> candidates = Ball(size=50)({"RGB": bank}, index, torch.Generator())["RGB"]
+    >>> positive, negative = FromBank(bank, index, candidates)(
+    ...     hf_infomax.critics.Cosine(), torch.randn(8, 1, 32), torch.randn(8, 32)
+    ... )
     >>> positive.shape, negative.shape
     (torch.Size([8, 1]), torch.Size([8, 1, 50]))
     """
 
-    def __init__(self, bank: MemoryBank, sample_index: Tensor, candidates: Tensor, positive: str = "bank"):
-        self.bank, self.sample_index, self.candidates, self.positive = bank, sample_index, candidates, positive
+    def __init__(
+        self,
+        bank: MemoryBank,
+        sample_index: Tensor,
+        candidates: Candidates,
+        positive: str = "bank",
+        close_positive: bool = False,
+    ):
+        self.bank, self.sample_index, self.candidates = bank, sample_index, candidates
+        self.positive, self.close_positive = positive, close_positive
 
     def __call__(
-        self, critic: Callable[..., Tensor], x: Tensor, y: Tensor, rows: Tensor | None = None
+        self, critic: Callable[..., Tensor], x: Tensor | None, y: Tensor, rows: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Scores of the positives (B, 1) and of the negatives (B, 1, K) for x (B, 1, C) and y (B, D), by a critic that is a dot
-        product."""
-        queries = critic.embed_y(y)  # (B, D)
-        negative = self.bank.scores(queries, self.candidates)  # (B, K)
-        if self.candidates.dim() == 1:  # drawn for all: an image's own row may be among them
-            negative = negative.masked_fill(self.candidates == self.sample_index[:, None], -torch.inf)
-        own = critic.embed_x(x).squeeze(1) if self.positive == "batch" else self._own_rows()
-        positive = (queries * own).sum(dim=-1, keepdim=True)  # (B, 1)
+        """Scores of the positives (B, P) and of the negatives (B, 1, K), for x (B, 1, C) and y (B, D).
+
+        P is 1, or 1 + K with close neighbours for positives: the image's own, and -inf for each candidate that is not close. x is
+        looked at where `positive` says so alone.
+        """
+        own = self.own_rows() if self.positive == "bank" else F.normalize(x.squeeze(1).float(), dim=-1)
+        positive = aligned(critic, own, y)  # (B, 1)
+        negative = self._scores(critic, y)  # (B, K)
+        close = self.candidates.close
+        if close is not None:
+            if self.close_positive:
+                positive = torch.cat([positive, negative.masked_fill(~close, -torch.inf)], dim=1)  # (B, 1 + K)
+            negative = negative.masked_fill(close, -torch.inf)
         if rows is not None:  # only now: all processes had to score the same number
             positive, negative = positive[rows], negative[rows]
+        if close is not None:
+            self._require_some(negative)
         return positive, negative.unsqueeze(1)
 
-    def _own_rows(self) -> Tensor:
+    @torch.no_grad()
+    def told(
+        self, critic: Callable[..., Tensor], y: Tensor, positive: Tensor, negative: Tensor, rows: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        r"""What is worth knowing of a region, for y (B, D) and the scores (B', P) and (B', 1, K) of it; scalars, a collective call.
+
+        `infonce`: the bound of the same critic with negatives of the marginal. `vince_holds`: the share of images for which the
+        condition of Corollary 4.1.1 holds, :math:`\tau > \log E_{p(y)} e^{f(y_1, y)}`, where y_1 is the image's own row and tau the
+        lowest score of its candidates; at most 32 images are looked at. `vince_below`: the share of those whose candidates have the
+        larger mean of :math:`e^{f(x, y)}`, which is what puts VINCE below InfoNCE. The corollary's proof takes the first for the
+        second; `examples/vince_gaussian.py` has a case in which the first is true, the second is not, and VINCE is above the truth.
+        """
+        rows = torch.ones_like(self.sample_index, dtype=torch.bool) if rows is None else rows
+        at_large = FromBank(self.bank, self.sample_index, Candidates(self.candidates.marginal))
+        own, some = self.own_rows(), slice(0, 32)
+        ball = self._scores(critic, own[some], some)
+        if self.candidates.close is not None:
+            ball = ball.masked_fill(self.candidates.close[some], -torch.inf)
+        tau = ball.masked_fill(ball.isneginf(), torch.inf).amin(dim=1)
+        holds = tau > log_mean_exp(at_large._scores(critic, own[some], some))
+        whole = at_large._scores(critic, y)[rows]
+        below = log_mean_exp(negative.squeeze(1)) > log_mean_exp(whole)
+        return {
+            "infonce": infonce(positive[:, :1], whole.unsqueeze(1)),
+            "vince_holds": holds[rows[some]].float().mean().nan_to_num(),  # of nobody: 0
+            "vince_below": below.float().mean(),
+        }
+
+    def own_rows(self) -> Tensor:
+        """What the bank remembers of the batch itself, (B, D)."""
         return own_part(self.bank.lookup(gather(self.sample_index)))
 
+    def _scores(self, critic: Callable[..., Tensor], y: Tensor, some: slice = slice(None)) -> Tensor:
+        """Scores (b, K) of the candidates of `some` images, -inf for an image's own sample and for what has no row."""
+        index = self.candidates.index if self.candidates.index.dim() == 1 else self.candidates.index[some]
+        if critic.dot_product:
+            scores = self.candidates.scores(self.bank, critic.embed_y(y), some)
+        else:  # a network for each pair, on rows that are looked up once
+            shared = index.dim() == 1
+            places = torch.arange(len(index) if shared else self.bank.num_samples, device=index.device)
+            rows = self.bank.lookup(index if shared else places).unsqueeze(
+                1
+            )  # all where processes ask about different ones
+            scores = critic(rows, y, (places if shared else index).expand(len(y), -1)).squeeze(-1)
+            scores = scores.masked_fill(~self.bank.valid[index], -torch.inf)
+        return scores.masked_fill(index == self.sample_index[some, None], -torch.inf)
 
-def draw(
-    sample_index: Tensor, num_negatives: int, num_samples: int, generator: torch.Generator, shared: bool = False
-) -> Tensor:
-    """Samples drawn uniformly, with replacement, from all but an image's own: NCE's noise, and CMC's negatives.
+    def _require_some(self, negative: Tensor) -> None:
+        counts = negative.isfinite().sum(dim=-1)
+        if len(counts) and not counts.amin():
+            raise UsageError(
+                f"All {negative.shape[-1]:,} background neighbours of an image are its close neighbours, no negatives are left: "
+                "raise model.ball_size, or make the neighbourhoods smaller by model.num_clusters or model.num_neighbors."
+            )
 
-    Args:
-        sample_index: (B,) int64, of this process' batch.
-        num_negatives: m.
-        num_samples: N.
-        generator: in the same state on all processes.
-        shared: one draw for all images of the step, one matmul instead of a gather for each: much the faster, as
-            `training/benchmark.py` tells, at the price of errors that the images of a batch have in common. An image's own sample
-            may be among them and is masked by whoever scores.
 
-    Returns:
-        (m,) where shared, else (P * B, m), those of all processes; the same on each.
-    """
-    device = generator.device
-    if shared:
-        return torch.randint(num_samples, (num_negatives,), generator=generator, device=device)
-    own = gather(sample_index).unsqueeze(-1)  # (P * B, 1)
-    others = torch.randint(num_samples - 1, (len(own), num_negatives), generator=generator, device=device)
-    return others + (others >= own)  # what comes after the image itself moves up by one
+def log_mean_exp(scores: Tensor) -> Tensor:
+    """log of the mean of e^s over the unmasked scores of each row, (B, K) -> (B,)."""
+    return scores.logsumexp(dim=1) - scores.isfinite().sum(dim=1).log()
+
+
+def aligned(critic: Callable[..., Tensor], x: Tensor, y: Tensor) -> Tensor:
+    """Scores of each y (B, D) with its own x (B, C) alone, which is of unit length as a bank's rows are, (B, 1)."""
+    if critic.dot_product:
+        return (critic.embed_y(y) * x).sum(dim=-1, keepdim=True)
+    return critic(x.unsqueeze(1), y, torch.arange(len(y), device=y.device).unsqueeze(1)).squeeze(-1)

@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 
-from hf_infomax import CMCConfig, DIMConfig, PredictiveConfig
+from hf_infomax import CMCConfig, DIMConfig, InstDiscConfig, PredictiveConfig
 
 SMALL = {"backbone_kwargs": {"channels": [8, 12, 16], "hidden_sizes": [24]}, "representation_size": 10}
 
@@ -24,6 +24,17 @@ def dim_config():
 def cmc_config():
     def make(**options):
         return CMCConfig(**{**SMALL, **options})
+
+    return make
+
+
+@pytest.fixture
+def instdisc_config():
+    def make(preset="ir", **options):
+        count = None if preset == "simclr" else 8  # all of the batch
+        sizes = {"critic_units": 12, "ball_size": 12, "num_negatives": count, "num_neighbors": 3, "bank_fill": "random"}
+        clusters = {"num_clusters": 10, "num_clusterings": 2, "cluster_iterations": 5}
+        return InstDiscConfig.preset(preset, **{**SMALL, **sizes, **clusters, **options})
 
     return make
 

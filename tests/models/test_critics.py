@@ -135,7 +135,7 @@ def test_concat_equals_a_network_on_the_concatenation(x, y):
     with torch.no_grad():
         first.weight.copy_(torch.cat([critic.embed_x.weight, critic.embed_y.weight], dim=1))
         first.bias.copy_(critic.embed_x.bias)
-    network = nn.Sequential(first, nn.ReLU(), critic.hidden, nn.ReLU(), critic.score)
+    network = nn.Sequential(first, nn.ReLU(), *critic.hidden, nn.ReLU(), critic.score)
     scores = critic(x, y)
     for i in range(IMAGES):
         for j in range(IMAGES):

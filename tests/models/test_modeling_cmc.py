@@ -133,7 +133,7 @@ def test_the_loss_with_a_bank_equals_a_loop_over_its_rows(build, images, bound, 
         z = {name: F.normalize(layers["y"], dim=1).double() for name, layers in model.encode(images).items()}
     for anchor, target in (("L", "ab"), ("ab", "L")):
         rows, total = state.banks[target].rows.double(), 0.0
-        drawn = twin[target].candidates.expand(6, -1)
+        drawn = twin[target].candidates.index.expand(6, -1)
         h = [
             [math.exp(z[anchor][i] @ rows[j] / 0.07) for j in drawn[i].tolist() if j != index[i]]  # never the positive
             for i in range(6)
@@ -276,7 +276,7 @@ def test_a_later_frame_shares_the_encoder_of_the_view_that_it_is_like(build, ima
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"negatives": "queue"}, r"^Unknown negatives 'queue': choose one of batch, bank\.$"),
+        ({"negatives": "queue"}, r"^Unknown negatives 'queue': choose one of batch, bank, ball, annulus\.$"),
         ({"contrast": "local"}, r"^Unknown contrast 'local': choose one of global, patch\.$"),
         (
             {"contrast": "patch", "negatives": "bank"},

@@ -50,7 +50,7 @@ def test_the_global_loss_equals_a_loop_over_pairs_of_images(build, images):
         for i in range(6):
             for j in range(6):
                 hidden = critic.embed_x(layers["conv"][j].flatten()) + critic.embed_y(layers["y"][i])
-                score = critic.score(critic.hidden(hidden.relu()).relu())
+                score = critic.score(critic.hidden[0](hidden.relu()).relu())
                 (positive if i == j else negative).append(score.double().item())
     expected = (
         -sum(math.log1p(math.exp(-p)) for p in positive) / 6 - sum(math.log1p(math.exp(n)) for n in negative) / 30

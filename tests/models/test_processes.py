@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import hf_infomax
+from hf_infomax.models import regions
 from hf_infomax.models.processes import gather, own_part, total, world
 
 ROOT = Path(__file__).parents[2]
@@ -22,20 +24,53 @@ ENCODER = {
     "backbone_kwargs": {"norm_layer": "groupnorm1", "channels": [8, 8, 16, 16]},
     "representation_size": 8,
 }
-SETTINGS = [
-    {"num_negatives": 12},
-    {"num_negatives": 12, "shared_negatives": True},
-    {"num_negatives": 12, "bound": "nce", "views": ["L", "a", "b"], "bank_positive": "batch"},
-]
+SHARDS = {"searched": 0}  # a bank of these few samples is searched as a large one is: each process its own rows
+POOL = {"negatives": "ball", "ball_size": 16, "num_negatives": 6}
+ANNULUS = {"negatives": "annulus", "ball_size": 24, "num_clusters": 8, "num_clusterings": 3, "num_neighbors": 5}
+LA = {"negatives": "ball", "positives": "close", "ball_size": 24, "num_clusters": 8, "num_clusterings": 2}
+SETTINGS = {
+    "cmc": {"num_negatives": 12},
+    "cmc shared": {"num_negatives": 12, "shared_negatives": True},
+    "cmc nce": {"num_negatives": 12, "bound": "nce", "views": ["L", "a", "b"], "bank_positive": "batch"},
+    "cmc annulus": {**ANNULUS, "close_neighbors": "nearest", **SHARDS},
+    "instdisc": {"num_negatives": 12},
+    "instdisc ball": {"negatives": "ball", "ball_size": 10},
+    "instdisc pool in shards": {**POOL, **SHARDS},
+    "instdisc pool mlp": {**POOL, "critic": "mlp1", "critic_units": 8},
+    "instdisc annulus of clusters": ANNULUS,
+    "instdisc annulus of the nearest": {**ANNULUS, "close_neighbors": "nearest"},
+    "instdisc la": {**LA, **SHARDS, "anneal": "linear", "anneal_epochs": 1},
+}
 
 
-def run(options, folder):
+def build(name):
+    """The model of a setting, and its training state; at 0.07 the steps would blow rounding up."""
+    config, _, model, _ = hf_infomax.METHODS[name.split()[0]]
+    options = {key: value for key, value in SETTINGS[name].items() if key != "searched"}
+    model = model(config(**ENCODER, **{"negatives": "bank", "bank_fill": "random", "temperature": 0.2, **options}))
+    return model, model.training_state(SAMPLES, torch.device("cpu"))
+
+
+def run(name, folder):
     """A few steps of plain gradient descent -> what each saw; the state is saved half-way, and read by the next run."""
     torch.manual_seed(0)
     rank, processes = world()
-    config = hf_infomax.CMCConfig(**ENCODER, negatives="bank", bank_fill="random", **options)
-    model = hf_infomax.CMCForPreTraining(config)
-    state = model.training_state(SAMPLES, torch.device("cpu"))
+    folder.mkdir(parents=True, exist_ok=True)
+    searched = SETTINGS[name].get("searched", regions._SEARCHED_PER_FOUND)
+    with mock.patch.object(regions, "_SEARCHED_PER_FOUND", searched):
+        model, state = build(name)
+        state.before_epoch(1, model, list)
+        found = steps(model, state, rank, processes)
+    state.save(folder / f"{processes}")
+    rows = {view: bank.lookup(torch.arange(SAMPLES)) for view, bank in state.banks.items()}
+    rows |= {f"{view}-neighbors": close.table for view, close in (state.close or {}).items()}
+    if rank == 0:
+        save_file(rows, folder / f"rows-{processes}.safetensors")
+    return found
+
+
+def steps(model, state, rank, processes):
+    """What each step saw."""
     images, found = torch.rand(SAMPLES, 3, 32, 32), []
     for step in range(STEPS):
         index = torch.randperm(SAMPLES)[:BATCH].chunk(processes)[rank]
@@ -44,17 +79,14 @@ def run(options, folder):
         output.loss.backward()
         gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
         gradient, loss = total(gradient) / processes, total(output.loss.detach()) / processes
+        parts = {part: (total(value) / processes).item() for part, value in output.parts.items()}
         with torch.no_grad():
             for parameter, part in zip(
                 model.parameters(), gradient.split([p.numel() for p in model.parameters()]), strict=True
             ):
                 parameter -= 0.1 * part.view_as(parameter)
         state.after_step(output, step)
-        found.append({"loss": loss.item(), "gradient": gradient.tolist()})
-    state.save(folder / f"{processes}")
-    rows = {name: bank.lookup(torch.arange(SAMPLES)) for name, bank in state.banks.items()}
-    if rank == 0:
-        save_file(rows, folder / f"rows-{processes}.safetensors")
+        found.append({"loss": loss.item(), "gradient": gradient.tolist(), "parts": parts})
     return found
 
 
@@ -87,10 +119,7 @@ def child(folder):
     assert own_part(gather(part)).tolist() == part.tolist()
     assert total(part).tolist() == [1, 21]
     lopsided(rank)
-    found = []
-    for place, options in enumerate(SETTINGS):
-        (folder / str(place)).mkdir(exist_ok=True)
-        found.append(run(options, folder / str(place)))
+    found = {name: run(name, folder / name) for name in SETTINGS}
     if rank == 0:
         (folder / "found.json").write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
@@ -115,32 +144,40 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("place", range(len(SETTINGS)))
-def test_two_processes_are_one(folder, place):
-    (folder / "alone" / str(place)).mkdir(parents=True)
-    alone = run(SETTINGS[place], folder / "alone" / str(place))
-    shared = json.loads((folder / "found.json").read_text())[place]
+@pytest.mark.parametrize("name", SETTINGS)
+def test_two_processes_are_one(folder, name):
+    alone = run(name, folder / "alone" / name)
+    shared = json.loads((folder / "found.json").read_text())[name]
     for one, two in zip(alone, shared, strict=True):
         assert two["loss"] == pytest.approx(one["loss"], abs=1e-5)
+        assert two["parts"] == pytest.approx(one["parts"], abs=1e-5)
         expected = torch.tensor(one["gradient"])
         error = (torch.tensor(two["gradient"]) - expected).abs().max() / expected.abs().max()
         assert error < 1e-5
-    rows = load_file(folder / "alone" / str(place) / "rows-1.safetensors")
-    for name, expected in load_file(folder / str(place) / "rows-2.safetensors").items():
-        torch.testing.assert_close(rows[name], expected, rtol=0, atol=1e-5)
+    rows = load_file(folder / "alone" / name / "rows-1.safetensors")
+    for key, expected in load_file(folder / name / "rows-2.safetensors").items():
+        torch.testing.assert_close(rows[key], expected, rtol=0, atol=1e-5)
 
 
 def test_one_process_goes_on_from_two(folder):
-    model = hf_infomax.CMCForPreTraining(hf_infomax.CMCConfig(**ENCODER, negatives="bank", **SETTINGS[0]))
-    state = model.training_state(SAMPLES, torch.device("cpu"))
-    state.load(folder / "0" / "2")
-    assert sorted(path.name for path in (folder / "0" / "2" / "L").iterdir()) == [
+    _, state = build("cmc")
+    state.load(folder / "cmc" / "2")
+    assert sorted(path.name for path in (folder / "cmc" / "2" / "L").iterdir()) == [
         "rows-0-of-2.safetensors",
         "rows-1-of-2.safetensors",
     ]
-    for name, expected in load_file(folder / "0" / "rows-2.safetensors").items():
+    for name, expected in load_file(folder / "cmc" / "rows-2.safetensors").items():
         assert torch.equal(state.banks[name].rows, expected)
     assert state.draws == STEPS
+
+
+def test_one_process_knows_the_neighbours_that_two_have_found(folder):
+    _, state = build("instdisc la")
+    state.load(folder / "instdisc la" / "2")
+    found = load_file(folder / "instdisc la" / "rows-2.safetensors")
+    assert torch.equal(state.close["RGB"].table, found["RGB-neighbors"])
+    assert torch.equal(state.banks["RGB"].rows, found["RGB"])
+    assert (state.epoch, state.images) == (1, STEPS * BATCH)
 
 
 def test_one_process_exchanges_nothing():

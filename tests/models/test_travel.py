@@ -59,7 +59,7 @@ def look(folder, name):
     if folder.name.endswith("pretraining"):
         model = AutoModelForPreTraining.from_pretrained(folder, trust_remote_code=True).eval()
         torch.manual_seed(3)
-        output = model(images)
+        output = model(torch.stack([images, images.flip(-1)], dim=1) if folder.name.startswith("instdisc") else images)
         results["loss"] = output.loss
         if output.bound is not None:
             results["bound"] = output.bound
@@ -82,6 +82,11 @@ KINDS = ("model", "pretraining", "classification")
 SIZES = {
     "dim": {"alpha": 1.0, "dot_units": 16, "concat_units": 12, "prior_units": [12]},
     "cmc": {},
+    "instdisc": {
+        "negatives": "batch",
+        "head": "mlp",
+        "critic": "bilinear",
+    },  # two augmentations, compared behind a head
     "predictive": {"decoder_channels": [8, 6]},
 }
 
@@ -127,7 +132,7 @@ def journey(tmp_path_factory):
                 values["features"] = encoder.features(images, "conv")
                 if kind == "pretraining":
                     torch.manual_seed(3)
-                    output = model(images)
+                    output = model(torch.stack([images, images.flip(-1)], dim=1) if method == "instdisc" else images)
                     values |= {"loss": output.loss} | ({} if output.bound is None else {"bound": output.bound})
                 if kind == "classification":
                     values["logits"] = model(images).logits
