@@ -36,6 +36,7 @@ from hf_infomax.data import every_image
 from hf_infomax.data import recipes as view_recipes
 from hf_infomax.evaluation import Row, plot_knn, plot_training, write_results
 from metrics import Metrics
+from plateau import agreed_drops
 from recipe import Recipe, TrainRecipe, cpu_capabilities, load_recipe, model_config, precision
 from sources import Monitor, training_loader, view_options
 from threads import Threads
@@ -61,14 +62,16 @@ class Stop:
             signal.signal(sig, handler)
 
 
-def learning_rate_factor(train: TrainRecipe, step: int, total: int, steps_per_epoch: int) -> float:
-    """The schedule as a pure function of the step, so that a resumed run needs no scheduler's state."""
+def learning_rate_factor(train: TrainRecipe, step: int, total: int, steps_per_epoch: int, drops: int = 0) -> float:
+    """The schedule as a pure function of the step and of the plateaus so far, so that a resumed run needs no scheduler's state."""
     if step < train.warmup_steps:
         return (step + 1) / train.warmup_steps
     if train.schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * (step - train.warmup_steps) / max(total - train.warmup_steps, 1)))
     if train.schedule == "step":
         return train.step_factor ** sum(step >= epoch * steps_per_epoch for epoch in train.step_epochs)
+    if train.schedule == "plateau":
+        return train.step_factor**drops
     return 1.0
 
 
@@ -158,6 +161,7 @@ def train(recipe: Recipe) -> Path:
 
     with Stop() as stop, metrics.bar:
         while progress.step < total and not stop.requested:
+            drops = agreed_drops(cfg, metrics.history)
             model.train()
             if state is not None:
                 everything = partial(all_shown, images.dataset, cfg.batch_size, augment, accelerator, progress.epoch)
@@ -172,7 +176,7 @@ def train(recipe: Recipe) -> Path:
                     accelerator.backward(output.loss)
                     if cfg.clip_norm and accelerator.sync_gradients:
                         accelerator.clip_grad_norm_(model.parameters(), cfg.clip_norm)
-                    factor = learning_rate_factor(cfg, progress.step, total, steps_per_epoch)
+                    factor = learning_rate_factor(cfg, progress.step, total, steps_per_epoch, drops)
                     for group in optimizer.param_groups:
                         group["lr"] = group["initial_lr"] * factor
                     optimizer.step()
@@ -218,7 +222,7 @@ def describe(
     source = f"{images:,} images" if images else "a stream"
     going_on = f", resumed at step {start.step:,}" if start.step else ""
     return (
-        f"{recipe.method} on {recipe.data.dataset}: {source}, {total:,} steps of {recipe.train.batch_size}; "
+        f"{recipe.preset or recipe.method} on {recipe.data.dataset}: {source}, {total:,} steps of {recipe.train.batch_size}; "
         f"{config_line(network.config)}, {parameters:.1f} M parameters; "
         f"{accelerator.num_processes} x {accelerator.device.type}, {accelerator.mixed_precision}{going_on}"
     )
@@ -236,9 +240,16 @@ def publish(
     network.eval().save_pretrained(out / "model")
     steps = [record for record in history if "loss" in record]
     knn = [record for record in history if "knn" in record]
-    plot_training({recipe.method: steps}, out / "training.png")
+    name = recipe.preset or recipe.method
+    curves = {name: steps}
+    vince = [
+        record | {"loss": None, "bound": record["parts"]["vince"]} for record in steps if "vince" in record["parts"]
+    ]
+    if vince:  # what was maximised, beside the bound
+        curves["VINCE"] = vince
+    plot_training(curves, out / "training.png")
     if knn:
-        plot_knn({recipe.method: [{"epoch": record["epoch"], **record["knn"]} for record in knn]}, out / "knn.png")
+        plot_knn({name: [{"epoch": record["epoch"], **record["knn"]} for record in knn]}, out / "knn.png")
     run = {
         "recipe": OmegaConf.to_container(OmegaConf.structured(recipe)),
         "images_seen": progress.images,

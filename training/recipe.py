@@ -54,10 +54,14 @@ class TrainRecipe:
     weight_decay: float = 0.0
     momentum: float = 0.9  # of sgd
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # of adam and adamw
-    schedule: str = "constant"  # constant, cosine (to zero), or step
+    schedule: str = "constant"  # constant, cosine (to zero), step, or plateau
     warmup_steps: int = 0
     step_epochs: list[int] = field(default_factory=list)  # schedule=step: multiply by step_factor at these epochs
-    step_factor: float = 0.1
+    step_factor: float = 0.1  # of schedule=step and schedule=plateau
+    # schedule=plateau: multiply by step_factor when the periodic kNN on the last layer, the representation, has not
+    # exceeded its best for so many measurements, which are eval.every epochs apart; and at most how many times
+    patience: int = 10
+    max_drops: int = 2
     clip_norm: float | None = None  # of the gradient
     precision: str = "auto"  # auto (bf16 where the hardware has it), bf16, fp16 or fp32
     channels_last: bool = True
@@ -81,7 +85,10 @@ class EvalRecipe:
 
 @dataclass
 class Recipe:
-    method: str = MISSING  # dim, cmc or predictive
+    method: str = MISSING  # dim, cmc, instdisc or predictive
+    preset: str | None = (
+        None  # a name of the method's configuration, such as ann+ of instdisc; model.* has the last word
+    )
     output_dir: str = MISSING
     resume: bool = False  # continue from the newest checkpoint of output_dir
     model: dict[str, Any] = field(default_factory=dict)  # fields of the method's configuration
@@ -93,7 +100,7 @@ class Recipe:
 
 CHOICES = {
     "train.optimizer": ("adam", "adamw", "sgd"),
-    "train.schedule": ("constant", "cosine", "step"),
+    "train.schedule": ("constant", "cosine", "step", "plateau"),
     "train.precision": ("auto", "bf16", "fp16", "fp32"),
     "data.on_corrupt": ("stop", "skip"),
 }
@@ -106,15 +113,26 @@ def load_recipe(name: str, overrides: list[str] | tuple[str, ...] = ()) -> Recip
         UsageError: no such recipe, an unknown key, or a value of another type.
     """
     path = Path(name) if Path(name).is_file() else RECIPES / f"{Path(name).stem}.yaml"
-    if not path.is_file():
-        raise unknown_name("recipe", name, sorted(file.stem for file in RECIPES.glob("*.yaml")))
-    recipe = read_settings(Recipe, OmegaConf.load(path), overrides)
+    recipe = read_settings(Recipe, read_file(path), overrides)
     for key, choices in CHOICES.items():
         section, _, leaf = key.partition(".")
         value = getattr(getattr(recipe, section), leaf)
         if value not in choices:
             raise unknown_name(key, value, choices)
     return recipe
+
+
+def read_file(path: Path) -> Any:
+    """A recipe's YAML over that of its `base`, a recipe beside it, where it names one: what it does not say is as there.
+
+    Raises:
+        UsageError: there is no such recipe.
+    """
+    if not path.is_file():
+        raise unknown_name("recipe", path.stem, sorted(file.stem for file in RECIPES.glob("*.yaml")))
+    own = OmegaConf.load(path)
+    base = own.pop("base", None)
+    return own if base is None else OmegaConf.merge(read_file(path.parent / f"{base}.yaml"), own)
 
 
 def read_settings(schema: type[Settings], base: Any, overrides: list[str] | tuple[str, ...]) -> Settings:
@@ -162,7 +180,7 @@ def model_config(recipe: Recipe) -> InfoMaxConfig:
         if name not in known:
             raise unknown_name(f"recipe key 'model.…' of {recipe.method}", name, known)
     try:
-        return config_class(**recipe.model)
+        return config_class.preset(recipe.preset, **recipe.model) if recipe.preset else config_class(**recipe.model)
     except StrictDataclassError as error:
         reason = " ".join(str(error).split())
         raise hf_infomax.UsageError(f"A value of 'model.*' has the wrong type: {reason}.") from error

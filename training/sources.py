@@ -243,11 +243,30 @@ class Monitor:
 
     @classmethod
     def build(cls, recipe: Recipe, image_size: int) -> "Monitor | None":
-        """A monitor, or None where the recipe asks for none or the dataset has no labels."""
-        if not recipe.eval.every or not recipe.data.eval_split:
-            return None
-        split = load_split(recipe, recipe.data.eval_split)
-        return cls(recipe, image_size) if data.find_label_column(split, recipe.data.label_column) else None
+        """A monitor, or None where the recipe asks for none or the dataset has no labels.
+
+        Raises:
+            UsageError: there is none, but train.schedule=plateau goes by it.
+        """
+        missing = cls._missing(recipe)
+        if missing is None:
+            return cls(recipe, image_size)
+        if recipe.train.schedule == "plateau":
+            raise hf_infomax.UsageError(
+                f"train.schedule=plateau goes by the periodic kNN, but {missing}, or choose another train.schedule."
+            )
+        return None
+
+    @staticmethod
+    def _missing(recipe: Recipe) -> str | None:
+        """What keeps the recipe from a monitor, and the way out; None where nothing does."""
+        if not recipe.eval.every:
+            return "eval.every=0 asks for none: set eval.every=1"
+        if not recipe.data.eval_split:
+            return "there is no held-out split: set data.eval_split"
+        if data.find_label_column(load_split(recipe, recipe.data.eval_split), recipe.data.label_column) is None:
+            return f"'{recipe.data.eval_split}' has no column of classes: set data.label_column"
+        return None
 
     @staticmethod
     def _images(recipe: Recipe, split_name: str, count: int | None, image_size: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from hf_infomax.data import recipes as view_recipes
 from metrics import Metrics, read_history
 from pretrain import all_shown, learning_rate_factor, main, train, views_drawn_at
 from recipe import TrainRecipe, load_recipe
-from sources import training_loader
+from sources import Monitor, training_loader
 
 
 def run(recipe, overrides):
@@ -113,6 +114,38 @@ def test_a_run_with_a_memory_bank_resumes_as_exactly(step, tiny, monkeypatch):
         assert all(torch.equal(one[name], other[name]) for name in one)
     published = load_file(whole / "model" / "model.safetensors")
     assert sum(tensor.numel() for tensor in published.values()) < 50_000  # no bank is published
+
+
+ANNULUS = (
+    "data.dataset=hf_infomax/colour_digits",
+    "model.ball_size=60",
+    "model.num_negatives=40",
+    "model.num_clusters=9",
+    "model.anneal_epochs=1.5",
+    "train.warmup_steps=0",
+    "eval.every=0",
+)
+
+
+@pytest.mark.parametrize("step", [2, 3, 5])
+def test_neighbours_resume_as_exactly(step, tiny, monkeypatch):
+    whole = run("ann_plus_cifar10_cpu", tiny(*ANNULUS, out="whole"))
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, step)
+        with pytest.raises(KeyboardInterrupt, match=f"step {step}"):
+            run("ann_plus_cifar10_cpu", tiny(*ANNULUS, out="parts"))
+    parts = run("ann_plus_cifar10_cpu", tiny(*ANNULUS, "resume=true", out="parts"))
+    losses, parts_of = (
+        [[record[key] for record in read_history(out)] for out in (whole, parts)] for key in ("loss", "parts")
+    )
+    assert losses[0] == losses[1]
+    assert parts_of[0] == parts_of[1]
+    last = [sorted((out / "checkpoints").iterdir())[-1] for out in (whole, parts)]
+    for file in ("model.safetensors", "state/RGB/rows-0-of-1.safetensors", "state/RGB/neighbors.safetensors"):
+        one, other = (load_file(folder / file) for folder in last)
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    assert (last[0] / "state" / "state.json").read_text() == (last[1] / "state" / "state.json").read_text()
 
 
 def test_every_image_has_a_row_of_the_bank(tiny):
@@ -285,6 +318,61 @@ def test_learning_rate_factor():
     assert [factors[10], factors[60], factors[110]] == pytest.approx([1, 0.5, 0])
     steps = TrainRecipe(schedule="step", step_epochs=[2, 4], step_factor=0.1)
     assert [learning_rate_factor(steps, step, 60, 10) for step in (0, 19, 20, 40)] == pytest.approx([1, 1, 0.1, 0.01])
+    plateau = TrainRecipe(schedule="plateau", warmup_steps=10, step_factor=0.1)
+    dropped = [(4, 0), (10, 0), (20, 1), (30, 2)]
+    factors = [learning_rate_factor(plateau, step, 60, 10, drops) for step, drops in dropped]
+    assert factors == pytest.approx([0.5, 1, 0.1, 0.01])
+
+
+PLATEAU = ("train.schedule=plateau", "train.learning_rate=1e-3", "train.warmup_steps=2")
+
+
+def rates_and_losses(out):
+    steps = [record for record in read_history(out) if "loss" in record]
+    return [record["learning_rate"] for record in steps], [record["loss"] for record in steps]
+
+
+def test_the_learning_rate_drops_where_the_last_layer_no_longer_improves(tiny, monkeypatch):
+    rising = itertools.count()
+    monkeypatch.setattr(Monitor, "__call__", lambda *_: {"conv": next(rising), "y": 0.5})
+    out = run("dim_colour_digits_cpu", tiny(*PLATEAU, "train.patience=1", "train.epochs=5"))
+    rates, _ = rates_and_losses(out)  # two epochs until it has not improved, then a drop each, twice at most
+    assert rates == pytest.approx([0.5e-3, *[1e-3] * 5, *[1e-4] * 3, *[1e-5] * 6])
+
+
+def kill_at(monkeypatch, step):
+    """End the run in the middle of a step; nothing is saved."""
+    log = Metrics.log
+
+    def log_or_die(self, output, progress, *rest):
+        if progress.step == step:
+            raise KeyboardInterrupt
+        log(self, output, progress, *rest)
+
+    monkeypatch.setattr(Metrics, "log", log_or_die)
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        [(interrupt_at, 8)],  # within an epoch
+        [(interrupt_at, 6)],  # at an epoch's end, before its measurement
+        [(interrupt_at, 3), (kill_at, 4)],  # so, and again after it: step 3 is measured twice
+        [(kill_at, 11)],  # measured at step 9, saved at step 6
+    ],
+)
+def test_a_resumed_run_drops_its_learning_rate_where_an_uninterrupted_one_does(ends, tiny, monkeypatch):
+    monkeypatch.setattr(Monitor, "__call__", lambda *_: {"y": 0.5})
+    settings = (*PLATEAU, "train.patience=2", "train.epochs=4", "train.checkpoint_every=2")
+    whole = rates_and_losses(run("dim_colour_digits_cpu", tiny(*settings, out="whole")))
+    for end, step in ends:
+        with monkeypatch.context() as patch:
+            end(patch, step)
+            with pytest.raises(KeyboardInterrupt):
+                run("dim_colour_digits_cpu", tiny(*settings, "resume=true", out="parts"))
+    parts = rates_and_losses(run("dim_colour_digits_cpu", tiny(*settings, "resume=true", out="parts")))
+    assert whole == parts
+    assert parts[0] == pytest.approx([0.5e-3, *[1e-3] * 8, *[1e-4] * 3])
 
 
 @pytest.fixture
@@ -311,6 +399,9 @@ def corrupt_dataset(tmp_path):
         (["train.batch_size=5000"], "5000"),
         (["views.recipe=simclip"], "simclip"),
         (["model.num_negatives=32"], "num_negatives=32"),
+        (["train.schedule=plateau", "eval.every=0"], "set eval.every=1"),
+        (["train.schedule=plateau", "data.eval_split=null"], "set data.eval_split"),
+        (["train.schedule=plateau", "train.patience=0"], "train.patience=0"),
     ],
 )
 def test_a_mistake_is_one_sentence_without_a_traceback(overrides, sentence, tiny, capsys):
@@ -326,3 +417,10 @@ def test_a_corrupt_image_stops_or_is_skipped(corrupt_dataset, tiny, capsys, capl
     assert "7" in capsys.readouterr().err
     assert main(["dim_colour_digits_cpu", *tiny(*data, "data.on_corrupt=skip", out="skipped")]) == 0
     assert "1 of 40 images could not be decoded and were skipped" in caplog.text
+
+
+def test_a_learning_rate_that_goes_by_accuracies_needs_labels(corrupt_dataset, tiny, capsys):
+    data = [f"data.dataset={corrupt_dataset}", "data.train_split=train", "data.on_corrupt=skip"]
+    plateau = ["data.eval_split=train", "train.schedule=plateau"]
+    assert main(["dim_colour_digits_cpu", *tiny(*data, *plateau)]) == 2
+    assert "'train' has no column of classes: set data.label_column" in capsys.readouterr().err

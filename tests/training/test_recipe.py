@@ -1,16 +1,13 @@
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 import hf_infomax
 from hf_infomax.data import recipes as view_recipes
-from recipe import RECIPES, load_recipe, model_config, precision
+from recipe import RECIPES, load_recipe, model_config, precision, read_file
 from sources import view_options
 
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
-NAMED = {
-    name: "dataset" in OmegaConf.load(RECIPES / f"{name}.yaml").data for name in NAMES
-}  # others are the user's own
+NAMED = {name: "dataset" in read_file(RECIPES / f"{name}.yaml").data for name in NAMES}  # others are the user's own
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -47,6 +44,41 @@ def test_paper_settings(name, weights):
     assert (config.alpha, config.beta, config.gamma) == weights
     assert (recipe.train.batch_size, recipe.train.learning_rate, recipe.train.epochs) == (64, 1e-4, 1000)
     assert (config.backbone, config.dot_units, config.concat_units, config.bound) == ("dim_dcgan", 2048, 512, "infonce")
+
+
+@pytest.mark.parametrize("name", ["ann_plus_cifar10", "ann_plus_imagenet", "la_imagenet", "cmc_ann_plus_imagenet"])
+def test_settings_of_instance_discrimination(name):
+    recipe = load_recipe(name)
+    config, train = model_config(recipe), recipe.train
+    assert (train.optimizer, train.learning_rate, train.momentum, train.weight_decay) == ("sgd", 0.03, 0.9, 1e-4)
+    assert (train.schedule, train.patience, train.max_drops, train.step_factor) == ("plateau", 10, 2, 0.1)
+    assert train.batch_size == (128 if recipe.method == "cmc" else 256)
+    assert (config.backbone, config.representation_size, config.temperature, config.bank_momentum) == (
+        "resnet18",
+        128,
+        0.07,
+        0.5,
+    )
+    assert (config.num_negatives, config.ball_size, config.num_clusterings) == (4096, 4096, 10)
+    assert config.num_clusters == (30_000 if "imagenet" in name else 300)
+
+
+def test_a_recipe_takes_from_its_base_what_it_does_not_say():
+    base, recipe = load_recipe("ir_cifar10_cpu"), load_recipe("ball_plus_cifar10_cpu")
+    assert recipe.model == base.model | {"anneal_epochs": 8}
+    assert (recipe.preset, recipe.output_dir) == ("ball+", "outputs/ball_plus_cifar10_cpu")
+    assert (recipe.train, recipe.views) == (base.train, base.views)
+
+
+def test_a_preset_is_a_name_and_fields_have_the_last_word():
+    config = model_config(
+        load_recipe("ir_cifar10_cpu", ["preset=ann+", "model.anneal=cosine", "model.anneal_epochs=5"])
+    )
+    assert (config.negatives, config.anneal, config.anneal_epochs) == ("annulus", "cosine", 5)
+    with pytest.raises(
+        hf_infomax.UsageError, match=r"^Unknown preset 'anulus': choose one of ir, simclr, la, ball, ann,"
+    ):
+        model_config(load_recipe("ir_cifar10_cpu", ["preset=anulus"]))
 
 
 def test_overrides_win_and_keep_their_types():
