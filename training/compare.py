@@ -32,7 +32,7 @@ from hf_infomax.evaluation import (
     summarise,
     write_results,
 )
-from hf_infomax.models.errors import unknown_name
+from hf_infomax.models.errors import UsageError, unknown_name
 from measure import DataSettings, Evaluation, measure
 from metrics import read_history
 from pretrain import train
@@ -54,18 +54,26 @@ class Comparison:
     baselines: list[str]  # the runs whose untrained encoder, and raw pixels, are measured as well
     evaluation: dict[str, Any]  # settings of evaluate.py
     questions: list[list[str]] = field(default_factory=list)  # [one run, another]
+    paper: dict[str, Any] = field(
+        default_factory=dict
+    )  # what a paper reports: {table, probe of ours, values: {run: per cent}}
 
 
 def load_comparison(name: str) -> Comparison:
     path = COMPARISONS / f"{Path(name).stem}.yaml"
     if not path.is_file():
         raise unknown_name("comparison", name, sorted(file.stem for file in COMPARISONS.glob("*.yaml")))
-    return Comparison(**OmegaConf.to_container(OmegaConf.load(path)))
+    comparison = Comparison(**OmegaConf.to_container(OmegaConf.load(path)))
+    names = {slug(run): run for run in comparison.runs}
+    for run in comparison.runs:
+        if names[slug(run)] != run:
+            raise UsageError(f"The runs '{run}' and '{names[slug(run)]}' of {path.name} would share a folder: rename one of them.")
+    return comparison
 
 
 def slug(name: str) -> str:
-    """A run's name as a folder's."""
-    kept = "".join(character.lower() if character.isalnum() else "-" for character in name)
+    """A run's name as a folder's; BALL+ is not BALL."""
+    kept = "".join(character.lower() if character.isalnum() else "-" for character in name.replace("+", " plus"))
     return "-".join(filter(None, kept.split("-")))
 
 
@@ -132,6 +140,18 @@ def answers(rows: list[Row], comparison: Comparison, probe: str) -> str:
     )
 
 
+def beside_the_paper(rows: list[Row], comparison: Comparison, probe: str) -> str:
+    """The runs at their last layer beside what the paper reports of them, in its order, as a Markdown table."""
+    layer = next(row.layer for row in reversed(rows) if row.layer != "pixels")
+    here = {row.model: row for row in rows if (row.probe, row.layer) == (probe, layer)}
+    table, values = comparison.paper["table"], comparison.paper["values"]
+    lines = [f"| run | here, {probe} of {layer} (%) | {table} (%) |", "|---|---|---|"]
+    for run, value in values.items():
+        found = f"{100 * here[run].value:.1f} ± {100 * (here[run].std or 0):.1f}" if run in here else "-"
+        lines.append(f"| {run} | {found} | {value} |")
+    return "\n".join(lines)
+
+
 def compare(arguments: list[str]) -> None:
     """Finish every run of a comparison and publish it."""
     comparison, name = load_comparison(arguments[0]), Path(arguments[0]).stem
@@ -159,6 +179,8 @@ def publish(comparison: Comparison, name: str, rows: list[Row]) -> None:
     write_results(folder / "results.json", run, rows)
     probe = next(row.probe for row in rows)
     verdicts = answers(rows, comparison, probe)
+    if comparison.paper:
+        verdicts += f"\n\n{beside_the_paper(rows, comparison, comparison.paper['probe'])}"
     (folder / "table.md").write_text(f"{format_markdown(rows)}\n\n{verdicts}\n", encoding="utf-8")
     plot_comparison([row for row in rows if row.metric != "nats"], folder / "comparison.png")
     plot_information(rows, probe, folder / "information.png")

@@ -20,6 +20,7 @@ baselines: [InfoNCE]
 evaluation: {layers: [conv, y], train_images: 100, eval_images: 60, targets: [label], probes: [knn], bound_images: 60}
 questions:
   - [InfoNCE, JSD]
+paper: {table: Table 9, probe: knn20, values: {JSD: 81.4, "never run": 70.1}}
 """
 
 
@@ -63,7 +64,11 @@ def test_a_comparison_measures_every_run_and_continues_where_it_stopped(comparis
     ]
     assert (tmp_path / "cards" / "tiny" / "information.png").stat().st_size > 5_000
     assert (tmp_path / "cards" / "tiny" / "comparison.png").stat().st_size > 10_000
-    assert "InfoNCE against JSD" in (tmp_path / "cards" / "tiny" / "table.md").read_text()
+    table = (tmp_path / "cards" / "tiny" / "table.md").read_text()
+    assert "InfoNCE against JSD" in table
+    (jsd,) = (row for row in results["rows"] if (row["model"], row["layer"]) == ("JSD", "y"))
+    assert f"| JSD | {100 * jsd['value']:.1f} ± {100 * jsd['std']:.1f} | 81.4 |" in table
+    assert table.endswith("| never run | - | 70.1 |\n")
 
 
 def row(model, value, std):
@@ -92,6 +97,14 @@ def test_a_jump_is_what_an_epoch_adds_to_the_moves_within(tmp_path):
 
 def test_slug():
     assert slug("CMC {L, ab}") == "cmc-l-ab"
+    assert slug("CMC-BALL+") == "cmc-ball-plus"
+
+
+def test_runs_that_would_share_a_folder_are_refused(comparison, tmp_path, capsys):
+    file = tmp_path / "tiny.yaml"
+    file.write_text(file.read_text().replace("  JSD:", "  infonce!:"))
+    assert compare.main(comparison) == 2
+    assert "'InfoNCE' and 'infonce!' of tiny.yaml would share a folder" in capsys.readouterr().err
 
 
 def test_unknown_comparison_lists_the_known_ones(capsys):
