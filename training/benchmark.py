@@ -3,8 +3,8 @@
     python training/benchmark.py [dataset=path/to/cifar10] [output=model_cards/benchmark.json]
 
 Views against torchvision's, colour spaces against scikit-image's, the parts of a training step, the whole step against the encoder
-alone, bounds and the memory bank against their plain form, peak memory. Absolute figures differ from machine to machine; ratios
-hardly do. Run it on a machine that does nothing else.
+alone, bounds and the memory bank against their plain form, the search for neighbours against FAISS, clusters, peak memory. Absolute
+figures differ from machine to machine; ratios hardly do. Run it on a machine that does nothing else.
 """
 
 import process  # noqa: F401 (before torch)
@@ -15,6 +15,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -25,6 +26,7 @@ from torch import Tensor
 
 import benchmark_bank
 import benchmark_colors
+import benchmark_neighbors
 import benchmark_steps
 import benchmark_views
 import command
@@ -54,7 +56,16 @@ class Row:
     @property
     def ratio(self) -> float:
         """How many times better the fast way is."""
-        return self.fast / self.slow if self.unit == "img/s" else self.slow / self.fast
+        return self.fast / self.slow if self.unit.endswith("/s") else self.slow / self.fast
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """What is compared with another library is given one thread, as that is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def train_step(model: torch.nn.Module, images: Tensor, autocast: bool) -> Callable[[], None]:
@@ -107,7 +118,7 @@ def peak_megabytes(step: str) -> float:
     In a process of its own, whose high-water mark is set back after the imports, which reach higher.
     """
     code = (
-        "import sys, pathlib; sys.argv = ['']; import benchmark, benchmark_bank, benchmark_steps\n"
+        "import sys, pathlib; sys.argv = ['']; import benchmark, benchmark_bank, benchmark_neighbors, benchmark_steps\n"
         "read = lambda key: int(pathlib.Path('/proc/self/status').read_text().split(key)[1].split()[0]) / 1024\n"
         f"step = {step}; pathlib.Path('/proc/self/clear_refs').write_text('5')\n"
         "before = read('VmRSS:'); step(); print(read('VmHWM:') - before)"
@@ -135,12 +146,10 @@ def compare_bounds(device: str) -> Iterator[Row]:
 
 def compare_colors(device: str, dataset: str) -> Iterator[Row]:
     """Colour conversions a second on one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    for space, taken in benchmark_colors.measure(device, dataset):
-        what = f"{benchmark_colors.SIDE}x{benchmark_colors.SIDE} RGB to {space}: scikit-image -> batched"
-        yield Row(what, "img/s", slow=1 / taken["scikit-image"], fast=1 / taken["batched"])
-    torch.set_num_threads(before)
+    with one_thread():
+        for space, taken in benchmark_colors.measure(device, dataset):
+            what = f"{benchmark_colors.SIDE}x{benchmark_colors.SIDE} RGB to {space}: scikit-image -> batched"
+            yield Row(what, "img/s", slow=1 / taken["scikit-image"], fast=1 / taken["batched"])
 
 
 def compare_banks(device: str) -> Iterator[Row]:
@@ -155,15 +164,41 @@ def compare_banks(device: str) -> Iterator[Row]:
             yield Row(f"  its peak memory, besides the bank: {slow} -> {way}", "MiB", slow=peaks[slow], fast=peaks[way])
 
 
+def compare_searches() -> Iterator[Row]:
+    """The nearest samples in a memory bank on a CPU: FAISS against the package's search, all samples against a pool."""
+    slow, *ways = benchmark_neighbors.WAYS
+    with one_thread():
+        for samples, speed in benchmark_neighbors.measure_searches():
+            what = f"top {benchmark_neighbors.TOP:,} of {samples:,} x {benchmark_neighbors.SIZE}"
+            for way in ways:
+                yield Row(f"{what}: {slow} -> {way}", "queries/s", slow=speed[slow], fast=speed[way])
+            if sys.platform == "linux":
+                step = f"benchmark_neighbors.search_step({{!r}}, {samples})"
+                peaks = {way: peak_megabytes(step.format(way)) for way in benchmark_neighbors.WAYS}
+                for way in ways:
+                    what = f"  its peak memory, besides the rows: {slow} -> {way}"
+                    yield Row(what, "MiB", slow=peaks[slow], fast=peaks[way])
+        for what, speed in benchmark_neighbors.measure_pools():
+            yield Row(what, "queries/s", slow=speed["all"], fast=speed["pool"])
+
+
 def compare_views(device: str, dataset: str) -> Iterator[Row]:
     """Views a second on one thread: torchvision's, image by image, against the batched ones."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    for what, taken in benchmark_views.measure(device, dataset):
-        fast = taken.pop("batched")
-        for name, slow in taken.items():
-            yield Row(f"{what}: {name} -> batched", "img/s", slow=1 / slow, fast=1 / fast)
-    torch.set_num_threads(before)
+    with one_thread():
+        for what, taken in benchmark_views.measure(device, dataset):
+            fast = taken.pop("batched")
+            for name, slow in taken.items():
+                yield Row(f"{what}: {name} -> batched", "img/s", slow=1 / slow, fast=1 / fast)
+
+
+def report_clusters() -> Iterator[dict[str, Any]]:
+    """How long the clusters of an epoch take on a CPU."""
+    print("\nclusters of the rows of a memory bank, by FAISS on one thread")
+    with one_thread():
+        for taken in benchmark_neighbors.measure_clusters():
+            note = f"  (extrapolated from {taken.extrapolated_from})" if taken.extrapolated_from else ""
+            print(f"    {taken.what:<68} {taken.seconds:>9.4g} s{note}", flush=True)
+            yield vars(taken)
 
 
 def report_steps(device: str) -> Iterator[dict[str, Any]]:
@@ -196,9 +231,11 @@ def main(arguments: list[str]) -> None:
         compare_colors(device, settings.dataset),
         compare_bounds(device),
         compare_banks(device),
+        compare_searches(),
     ):
         rows.append({**vars(row), "ratio": row.ratio})
-        print(f"{row.what:<84} {row.slow:>9.4g} -> {row.fast:<9.4g} {row.unit:<5} {row.ratio:5.1f}x", flush=True)
+        print(f"{row.what:<84} {row.slow:>9.4g} -> {row.fast:<9.4g} {row.unit:<9} {row.ratio:5.1f}x", flush=True)
+    clusters = list(report_clusters())
     steps = list(report_steps(device))
     beside = None
     if device == "cpu" and sys.platform != "win32":
@@ -209,7 +246,16 @@ def main(arguments: list[str]) -> None:
         path = Path(settings.output)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(
-            json.dumps({"machine": machine, "rows": rows, "steps": steps, "beside_a_neighbour": beside}, indent=2)
+            json.dumps(
+                {
+                    "machine": machine,
+                    "rows": rows,
+                    "clusters": clusters,
+                    "steps": steps,
+                    "beside_a_neighbour": beside,
+                },
+                indent=2,
+            )
             + "\n"
         )
 

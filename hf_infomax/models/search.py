@@ -101,7 +101,7 @@ def _guess(queries: Tensor, rows: Tensor, k: int) -> tuple[Tensor, int]:
     size = max(min(2**11, len(rows) // 16), int(4 * (k * len(rows)) ** (1 / 3)))
     sample = rows[torch.randint(len(rows), (size,), generator=torch.Generator().manual_seed(0))]
     share = k * size / len(rows)  # of the k best, how many the sample should have
-    rank = math.ceil(share + 4 * math.sqrt(share) + 4)  # four standard deviations
+    rank = math.ceil(share + 6 * math.sqrt(share) + 2)  # by six standard deviations: it serves many queries
     best = (queries @ sample.T).topk(rank, dim=1, sorted=False).values
     return best.amin(1, keepdim=True), 4 * rank * len(rows) // size
 

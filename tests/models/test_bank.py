@@ -84,6 +84,42 @@ def test_a_missing_view_has_no_row_until_it_is_seen(bank):
     assert bank.scores(torch.randn(2, D), index).isfinite().all()
 
 
+@pytest.mark.parametrize("k", [1, 10, 36])
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_nearest_are_what_sorting_finds(bank, k, pooled, whole):
+    pool = torch.randperm(N)[:40] if pooled else None
+    searched = set(pool.tolist()) if pooled else set(range(N))
+    if not whole:
+        bank.update(torch.arange(0, N, 4), torch.randn(13, D), torch.zeros(13, dtype=torch.bool))
+        searched -= set(range(0, N, 4))
+    queries, excluded = torch.randn(8, D), torch.randint(N, (8,))  # some are not searched in any case
+    products = queries.to(bank.rows.dtype).double() @ bank.rows.double().T
+    for exclude in (None, excluded):
+        scores, samples = bank.nearest(queries, k, exclude, pool)
+        assert scores.shape == samples.shape == (8, k)
+        for i in range(8):
+            allowed = torch.tensor(sorted(searched - ({int(excluded[i])} if exclude is not None else set())))
+            expected = products[i, allowed].sort(descending=True).values[:k]
+            found = scores[i].isfinite()
+            assert found.sum() == len(expected) == min(k, len(allowed))
+            names = samples[i, found]
+            assert len(set(names.tolist())) == len(names)
+            assert set(names.tolist()) <= set(allowed.tolist())
+            tolerance = 1e-5 if bank.rows.dtype == torch.float32 else 2**-5  # of products of a few units
+            torch.testing.assert_close(products[i, names], scores[i, found].double(), rtol=0, atol=tolerance)
+            torch.testing.assert_close(
+                scores[i, found].double().sort(descending=True).values, expected, rtol=0, atol=tolerance
+            )
+
+
+def test_where_no_sample_has_a_row_nothing_is_near(bank):
+    bank.invalidate()
+    scores, samples = bank.nearest(torch.randn(3, D), 5, torch.arange(3))
+    assert scores.isneginf().all()
+    assert samples.shape == (3, 5)
+
+
 def test_of_a_sample_that_comes_twice_the_last_counts(bank):
     vectors = torch.randn(4, D)
     bank.update(torch.tensor([8, 3, 8, 5]), vectors, torch.tensor([True, True, True, False]), momentum=0.0)
