@@ -115,12 +115,15 @@ def infonce_step(bound: Callable[[Tensor, Tensor], Tensor], device: str) -> Call
 def peak_megabytes(step: str) -> float:
     """The peak memory of one call of a step, above what the process had before; of Linux alone.
 
-    In a process of its own, whose high-water mark is set back after the imports, which reach higher.
+    In a process of its own, whose high-water mark is set back after the imports, which reach higher, and which returns what
+    making the step has left free, for the step would take that first.
     """
+    module = step.partition(".")[0]
     code = (
-        "import sys, pathlib; sys.argv = ['']; import benchmark, benchmark_bank, benchmark_neighbors, benchmark_steps\n"
+        f"import sys, ctypes, pathlib; sys.argv = ['']; import process, {module}\n"
         "read = lambda key: int(pathlib.Path('/proc/self/status').read_text().split(key)[1].split()[0]) / 1024\n"
-        f"step = {step}; pathlib.Path('/proc/self/clear_refs').write_text('5')\n"
+        f"step = {step}; getattr(ctypes.CDLL(None), 'malloc_trim', int)(0)\n"
+        "pathlib.Path('/proc/self/clear_refs').write_text('5')\n"
         "before = read('VmRSS:'); step(); print(read('VmHWM:') - before)"
     )
     found = subprocess.run(

@@ -67,7 +67,9 @@ def load_comparison(name: str) -> Comparison:
     names = {slug(run): run for run in comparison.runs}
     for run in comparison.runs:
         if names[slug(run)] != run:
-            raise UsageError(f"The runs '{run}' and '{names[slug(run)]}' of {path.name} would share a folder: rename one of them.")
+            raise UsageError(
+                f"The runs '{run}' and '{names[slug(run)]}' of {path.name} would share a folder: rename one of them."
+            )
     return comparison
 
 
@@ -125,10 +127,17 @@ def answer(rows: list[Row], one: str, other: str, probe: str, layer: str) -> str
             return ""
         pair.append(found[0])
     low, high = sorted(pair, key=lambda row: row.value)
-    apart = (high.value - (high.std or 0.0)) > (low.value + (low.std or 0.0))
-    scores = " against ".join(f"{100 * row.value:.1f} ± {100 * (row.std or 0):.1f}" for row in pair)
-    verdict = f"**{high.model}**" if apart else "undecided"
+    scores = " against ".join(map(per_cent, pair))
+    if low.std is None or high.std is None:
+        verdict = "undecided (one seed)"
+    else:
+        verdict = f"**{high.model}**" if high.value - high.std > low.value + low.std else "undecided"
     return f"| {one} against {other} | {layer} | {scores} | {verdict} |"
+
+
+def per_cent(row: Row) -> str:
+    """A row's value, with its spread where it has one."""
+    return f"{100 * row.value:.1f}" + ("" if row.std is None else f" ± {100 * row.std:.1f}")
 
 
 def answers(rows: list[Row], comparison: Comparison, probe: str) -> str:
@@ -147,7 +156,7 @@ def beside_the_paper(rows: list[Row], comparison: Comparison, probe: str) -> str
     table, values = comparison.paper["table"], comparison.paper["values"]
     lines = [f"| run | here, {probe} of {layer} (%) | {table} (%) |", "|---|---|---|"]
     for run, value in values.items():
-        found = f"{100 * here[run].value:.1f} ± {100 * (here[run].std or 0):.1f}" if run in here else "-"
+        found = per_cent(here[run]) if run in here else "-"
         lines.append(f"| {run} | {found} | {value} |")
     return "\n".join(lines)
 

@@ -26,9 +26,9 @@ def _line_style(index: int) -> dict[str, str]:
     return {"color": PALETTE[index % len(PALETTE)], "linestyle": DASHES[index // len(PALETTE) % len(DASHES)]}
 
 
-def _legend_above(figure: Figure, axes: Axes) -> None:
-    """One legend for all panels, above them, where there is more than one series to tell apart."""
-    handles, labels = axes.get_legend_handles_labels()
+def _legend_above(figure: Figure, axes: Sequence[Axes]) -> None:
+    """One legend for all panels, above them, where there is more than one series to tell apart, by the panel that has most."""
+    handles, labels = max((panel.get_legend_handles_labels() for panel in axes), key=lambda found: len(found[1]))
     if len(labels) > 1:
         columns = min(len(labels), max(1, 96 // (max(map(len, labels)) + 8)))
         figure.legend(handles, labels, loc="outside upper left", ncols=columns, handlelength=1.8, columnspacing=1.6)
@@ -80,7 +80,7 @@ def plot_training(
                     _curve(axes, *map(list, zip(*points, strict=True)), name, _line_style(index))
             axes.set(title=title, xlabel=UNITS.get(x, x), ylabel=label)
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=x != "epoch"))
-        _legend_above(figure, grid[0])
+        _legend_above(figure, grid)
     return Path(path)
 
 
@@ -124,7 +124,7 @@ def plot_knn(
             axes.set_ylabel(f"kNN accuracy, {target} (%)")
         for axes in grid[len(histories) :]:
             axes.remove()
-        _legend_above(figure, grid[0])
+        _legend_above(figure, grid)
     return Path(path)
 
 

@@ -153,6 +153,10 @@ class Nearest(CloseNeighbors):
         tables = []
         for index in torch.arange(bank.num_samples, device=bank.rows.device).split(_QUERIES):
             scores, places = bank.nearest(bank.lookup(index), self.num_neighbors, exclude=index)
+            known = scores.isfinite() & bank.valid[index].unsqueeze(
+                1
+            )  # without a row there is no neighbour but oneself
+            places = places.where(known, index.unsqueeze(1))
             tables.append(places.gather(1, scores.argsort(dim=1, descending=True)).int())  # the nearest first
         self.table = torch.cat(tables)
 

@@ -82,6 +82,8 @@ def test_overlapping_spreads_are_undecided():
     overlapping = [row("a", 0.60, 0.06), row("b", 0.50, 0.05)]
     assert "undecided" in answer(overlapping, "a", "b", "knn20", "conv")
     assert "60.0 ± 6.0 against 50.0 ± 5.0" in answer(overlapping, "a", "b", "knn20", "conv")
+    single = [row("a", 0.60, None), row("b", 0.50, 0.01)]
+    assert answer(single, "a", "b", "knn20", "conv").endswith("| 60.0 against 50.0 ± 1.0 | undecided (one seed) |")
 
 
 def test_a_jump_is_what_an_epoch_adds_to_the_moves_within(tmp_path):
