@@ -110,7 +110,8 @@ def draw(results: dict, encoders: Encoders, path: Path) -> None:
     noises, seeds = results["noises"], results["seeds"]
     best = max(range(len(noises)), key=lambda place: sum(results["accuracy"][place]))
     with house_figure(path, height=8.6) as figure, torch.no_grad():
-        grid = figure.subplots(3, 3)
+        above, below = figure.subfigures(2, 1, height_ratios=(2, 1))
+        grid = above.subplots(2, 3)
         encoded = encoders(points.expand(len(noises) * seeds, -1, -1))
         for column, place in enumerate((0, best, len(noises) - 1)):
             seed = max(range(seeds), key=lambda seed: results["accuracy"][place][seed])
@@ -122,12 +123,12 @@ def draw(results: dict, encoders: Encoders, path: Path) -> None:
                 axes = grid[row, column]
                 for spiral in range(2):
                     axes.scatter(*what[label == spiral].T, s=4, color=PALETTE[spiral], linewidths=0)
-                axes.set(aspect="equal", xticks=[], yticks=[])
+                side = (RADIUS + noises[place]) * 1.05 if row == 0 else 1.25
+                low = -RADIUS * 1.05 if row == 0 else -side
+                axes.set(aspect="equal", xticks=[], yticks=[], xlim=(low, side), ylim=(low, side))
             grid[0, column].set_title(f"views, noise {noises[place]:g}")
             grid[1, column].set_title(f"learned: {100 * results['accuracy'][place][seed]:.0f}% (the best seed)")
-        for axes in grid[2]:
-            axes.remove()
-        left, right = (figure.add_subplot(3, 2, place) for place in (5, 6))
+        left, right = below.subplots(1, 2)
         panels = ((left, "accuracy", "Spirals told apart, held-out points"), (right, "infonce", "InfoNCE (nats)"))
         ticks = range(len(noises))
         for axes, key, title in panels:
