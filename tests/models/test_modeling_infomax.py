@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -24,8 +26,14 @@ every_method_with_a_bound = pytest.mark.parametrize("method", [name for name in 
 
 
 @pytest.fixture
-def config(method, dim_config, cmc_config, predictive_config):
-    return {"dim": dim_config, "cmc": cmc_config, "predictive": predictive_config}[method]
+def config(method, dim_config, cmc_config, predictive_config, instdisc_config):
+    configs = {"dim": dim_config, "cmc": cmc_config, "predictive": predictive_config, "instdisc": instdisc_config}
+    return partial(configs[method], negatives="batch", num_negatives=None) if method == "instdisc" else configs[method]
+
+
+def shown(method, images):
+    """What a pretraining model without a memory bank is given: instance discrimination compares two views of each image."""
+    return torch.stack([images, images.flip(-1)], dim=1) if method == "instdisc" else images
 
 
 @pytest.fixture
@@ -84,9 +92,9 @@ def test_the_encoder_loads_from_a_pretraining_checkpoint_without_a_word(
         again = AutoModelForPreTraining.from_pretrained(tmp_path)
         assert type(again) is classes["pretraining"]
         torch.manual_seed(3)
-        expected = pretrained(images).loss
+        expected = pretrained(shown(method, images)).loss
         torch.manual_seed(3)
-        assert torch.equal(again(images).loss, expected)
+        assert torch.equal(again(shown(method, images)).loss, expected)
     assert type(AutoConfig.from_pretrained(tmp_path)) is classes["config"]
 
 
@@ -255,6 +263,7 @@ def test_training_state_is_nothing_for_in_batch_methods(method, config, classes)
 @every_method_with_a_bound
 @pytest.mark.parametrize("bound", ["infonce", "dv", "jsd"])
 def test_bound_is_nats_or_none(method, config, classes, images, bound):
+    images = shown(method, images)
     output = classes["pretraining"](config(bound=bound))(images)
     assert isinstance(output, PreTrainingOutput)
     assert (output.bound is None) == (bound == "jsd")
@@ -284,7 +293,7 @@ def test_bfloat16_autocast_keeps_scores_and_losses_in_float32(method, config, cl
     )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert model.layers(images)["y"].dtype == torch.bfloat16
-        output = model(images)
+        output = model(shown(method, images))
     assert set(seen) == {torch.float32}
     assert output.loss.dtype == torch.float32
     assert {part.dtype for part in output.parts.values()} == {torch.float32}
@@ -309,7 +318,7 @@ def training(tmp_path, **options):
 def test_transformers_trainer_trains(method, config, classes, tmp_path):
     model = classes["pretraining"](config())
     before = {name: weight.clone() for name, weight in model.named_parameters()}
-    dataset = [{"pixel_values": pixels} for pixels in torch.rand(16, 3, 32, 32)]
+    dataset = [{"pixel_values": pixels} for pixels in shown(method, torch.rand(16, 3, 32, 32))]
     arguments = training(tmp_path, max_steps=3, per_device_train_batch_size=16, learning_rate=1e-3, logging_steps=1)
     trainer = Trainer(model, arguments, train_dataset=dataset)
     trainer.train()
