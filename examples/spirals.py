@@ -8,13 +8,14 @@ points that it has not seen. Without noise the information is greatest and the a
 circle will do. Some noise makes neighbours collide, and points of one spiral come to lie side by side. Too much, and the spirals
 themselves collide.
 
-Where this differs from the paper's settings, and why. With its own (SGD at 0.03, temperature 0.07, ReLUs, PyTorch's initialisation,
-a turn and a half), one seed stopped after 6,000 of its 10,000 steps showed no clear peak: the networks often read the angle of a
-point, which both spirals share, and stay with it. Here: Adam at 0.002, He's initialisation, a temperature of 0.2, and spirals of one
-turn that begin a tenth of the way out. These were picked out of many trials because they show the paper's shape, so that the height of
-the peak is no measurement of anything but themselves; in other trials tanh and He's initialisation showed it with the paper's SGD and
-temperature. 4,000 points, 256 negatives that a batch shares and 3,000 steps are for the time it takes; all noises and seeds are
-trained at once. Samples are drawn with replacement, as a memory bank wants it.
+Where this differs from the paper's settings, and why. With its own (SGD at 0.03, temperature 0.07, ReLUs, PyTorch's
+initialisation, a turn and a half), one seed stopped after 6,000 of its 10,000 steps showed no clear peak: the networks often
+read the angle of a point, which both spirals share, and stay with it. Here: Adam at 0.002, He's initialisation, a temperature
+of 0.2, and spirals of one turn that begin a tenth of the way out. These were picked out of many trials because they show the
+paper's shape, so that the height of the peak is no measurement of anything but themselves; in other trials tanh and He's
+initialisation showed it with the paper's SGD and temperature. 4,000 points, 256 negatives that a batch shares and 3,000 steps
+are for the time it takes; all noises and seeds are trained at once. Samples are drawn with replacement, as a memory bank wants
+it.
 """
 
 import argparse
