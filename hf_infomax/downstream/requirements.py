@@ -1,9 +1,8 @@
 """Libraries that only this folder needs, imported when they are used: most users of the package never do."""
 
-import importlib
 from types import ModuleType
 
-from hf_infomax.models.errors import UsageError
+from hf_infomax.models.errors import library
 
 
 def segmentation_models() -> ModuleType:
@@ -12,9 +11,4 @@ def segmentation_models() -> ModuleType:
     Raises:
         UsageError: it is not installed.
     """
-    try:
-        return importlib.import_module("segmentation_models_pytorch")
-    except ImportError as error:
-        raise UsageError(
-            f'Segmentation needs segmentation_models_pytorch ({error}): pip install "hf-infomax[downstream]".'
-        ) from error
+    return library("segmentation_models_pytorch", "Segmentation", 'pip install "hf-infomax[downstream]"')

@@ -19,7 +19,6 @@ from .processes import gather, total, world
 from .regions import Marginal, Region
 
 FILLS = {"forward": True, "random": False}
-POSITIVES = {"own": False, "close": True}
 
 # What the file of a state says beside Z.
 _COUNTS = ("draws", "images", "epoch", "seed", "to_fill")
@@ -33,7 +32,7 @@ class BankState:
         region: that the negatives are drawn from, anew in every step.
         close: view -> the close neighbours in its bank, refreshed at the beginning of every epoch; None: nobody asks for them.
         positive: "bank" or "batch", where the positive is from; see `negatives.FromBank`.
-        positives: "own", or "close": the close neighbours are further positives (LA).
+        close_positive: the close neighbours are further positives (LA), instead of no negatives (ANN).
         warmup_epochs: with negatives of the marginal and no neighbours, before the region's turn.
         fill: "forward" gives every row what the encoder says before the first step; with "random" rows are noise for an epoch.
         z_momentum: of the running mean of Z that noise-contrastive estimation divides by.
@@ -49,7 +48,7 @@ class BankState:
         region: Region,
         close: dict[str, CloseNeighbors] | None = None,
         positive: str = "bank",
-        positives: str = "own",
+        close_positive: bool = False,
         warmup_epochs: int = 0,
         fill: str = "forward",
         z_momentum: float = 0.99,
@@ -60,7 +59,7 @@ class BankState:
         for part in (region, *(close or {}).values()):
             part.require(self.num_samples)
         self.positive = choose("bank_positive", positive, {"bank": "bank", "batch": "batch"})
-        self.close_positive = choose("positives", positives, POSITIVES)
+        self.close_positive = close_positive
         self.to_fill = choose("bank_fill", fill, FILLS)
         self.warmup_epochs, self.z_momentum, self.seed = warmup_epochs, z_momentum, seed
         self.draws = self.images = 0
@@ -80,9 +79,10 @@ class BankState:
         """
         if self.to_fill:
             self._fill(model, batches)
-        if epoch != self.epoch and self.close and epoch >= self.warmup_epochs:
-            for view, neighbors in self.close.items():
-                neighbors.refresh(self.banks[view], epoch)
+        if epoch >= self.warmup_epochs:
+            for view, neighbors in (self.close or {}).items():
+                if epoch != self.epoch or neighbors.table is None:  # none: resumed from a run that asked for none
+                    neighbors.refresh(self.banks[view], epoch)
         self.epoch = epoch
 
     def _fill(self, model: torch.nn.Module, batches: Callable[[], Iterable[dict[str, Any]]]) -> None:
@@ -162,7 +162,7 @@ class BankState:
         """Read a state that any number of processes has written."""
         record = json.loads((folder / "state.json").read_text())
         for name in _COUNTS:
-            setattr(self, name, record[name])
+            setattr(self, name, record.get(name, getattr(self, name)))  # an older file says less
         self.log_z = {
             pair: torch.tensor(value, device=self.generator.device) for pair, value in record["log_z"].items()
         }

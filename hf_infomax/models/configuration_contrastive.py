@@ -16,10 +16,10 @@ class ContrastiveConfig(InfoMaxConfig):
             which a run needs its training state: "bank", of all; "ball", of the background neighbours, which are like the image
             (BALL, LA); "annulus", of those that are not its close neighbours (ANN).
         num_negatives (`int`, *optional*): m, other images each anchor is compared with; None: all of the batch, what the paper has
-            from a bank, and all of a ball.
+            from a bank, and all of a ball, but at most 4,096.
         shared_negatives (`bool`): of a bank, one draw for the batch instead of one for each image; far faster.
         positives (`str`): "own", or "close": the close neighbours as well (LA).
-        ball_size (`int` or `float`): the background neighbours: a number, or below 1 a share of the data.
+        ball_size (`int` or `float`): the background neighbours: an integer is their number, a float their share of the data.
         anneal (`str`, *optional*): "linear", "cosine" or "step": the ball falls from all data to `ball_size`, and the close
             neighbours grow from none to all of them (BALL+, ANN+).
         anneal_epochs (`float`): how long that takes.

@@ -88,10 +88,9 @@ class Cosine(nn.Module):
 
 
 class Bilinear(Cosine):
-    r"""A learned bilinear form between unit vectors, :math:`T(x, y) = \hat x^\top W \hat y / \tau`, which begins as `Cosine`: W =
-    1.
+    r"""A learned bilinear form between unit vectors, :math:`T(x, y) = \hat x^\top W \hat y / \tau`.
 
-    The second of the five designs of Wu et al. 2020, appendix D.
+    It begins as `Cosine`: W = 1. The second of the five designs of Wu et al. 2020, appendix D.
 
     >>> import torch
     >>> x, y = torch.randn(8, 1, 16), torch.randn(8, 16)

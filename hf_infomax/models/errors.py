@@ -1,7 +1,9 @@
 """The one exception that a user's mistake ends in, and the sentence for a name that does not exist."""
 
 import difflib
+import importlib
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 
@@ -27,3 +29,15 @@ def choose(kind: str, name: str, options: dict[str, Any]) -> Any:
     if name not in options:
         raise unknown_name(kind, name, tuple(options))
     return options[name]
+
+
+def library(module: str, who: str, remedy: str) -> ModuleType:
+    """A library that most users never need, imported when it is used.
+
+    Raises:
+        UsageError: it is not installed; says who needs it, and what to do.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UsageError(f"{who} needs {module} ({error}): {remedy}.") from error

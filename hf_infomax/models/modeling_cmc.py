@@ -56,7 +56,7 @@ class CMCForPreTraining(ContrastiveForPreTraining):
         self.vector = self.model.feature_layers[-1]
         self.local_layer = None
         choose("contrast", config.contrast, {"global": self._compare_vectors, "patch": self._compare_patches})()
-        self.choose_negatives()
+        self.choose_negatives(self.model.encoder_of(config.views[0]).shapes[self.vector][0])
         if self.banked and config.contrast == "patch":
             raise UsageError("A memory bank keeps vectors, not patches: take negatives='batch' with contrast='patch'.")
         self.post_init()
@@ -86,10 +86,6 @@ class CMCForPreTraining(ContrastiveForPreTraining):
             {name: ResidualEmbedding(channels, config.dot_units, layer_norm=True) for name in encoders}
         )
         self.embed_y = nn.ModuleDict({name: ResidualEmbedding(features, config.dot_units) for name in encoders})
-
-    @property
-    def compared_size(self) -> int:
-        return self.model.encoder_of(self.config.views[0]).shapes[self.vector][0]
 
     @can_return_tuple
     def forward(

@@ -1,15 +1,15 @@
-"""What the methods with one critic between vectors share (CMC, InstDisc): where their negatives are from, and their training
-state."""
+"""What the methods with one critic between vectors share (CMC, InstDisc): whence their negatives, and their training state."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from .bank import MemoryBank
-from .bank_state import POSITIVES, BankState
+from .bank_state import BankState
 from .bounds import infonce_set, nce
+from .configuration_contrastive import ContrastiveConfig
 from .errors import UsageError, choose
 from .modeling_infomax import InfoMaxForPreTraining
 from .negatives import FromBank, InBatch
@@ -18,7 +18,13 @@ from .regions import Ball, Marginal, Region
 
 #: By the name that configurations use: whether the negatives are from a bank, and from a region that leaves something out.
 NEGATIVES = {"batch": (False, False), "bank": (True, False), "ball": (True, True), "annulus": (True, True)}
-CLOSE = {"clusters": Clusters, "nearest": Nearest}
+POSITIVES = {"own": False, "close": True}
+CLOSE: dict[str, Callable[[ContrastiveConfig, int], CloseNeighbors]] = {
+    "clusters": lambda config, seed: Clusters(
+        config.num_clusters, config.num_clusterings, config.cluster_iterations, seed
+    ),
+    "nearest": lambda config, seed: Nearest(config.num_neighbors),
+}
 
 Sampler = InBatch | FromBank
 
@@ -31,12 +37,16 @@ class ContrastiveForPreTraining(InfoMaxForPreTraining):
     #: Negatives of an image that a bank is asked for where the configuration says nothing.
     paper_negatives: int
 
-    def choose_negatives(self) -> None:
-        """Read where negatives and positives are from, and refuse what does not belong together; called by the method's init."""
-        config = self.config
+    def choose_negatives(self, size: int) -> None:
+        """Read where negatives and positives are from, and refuse what does not belong together; called by the method's init.
+
+        Args:
+            size: of the vectors that are compared, which a bank keeps.
+        """
+        config, self.size = self.config, size
         self.banked, restricted = choose("negatives", config.negatives, NEGATIVES)
         self.close_positive = choose("positives", config.positives, POSITIVES)
-        choose("close_neighbors", config.close_neighbors, CLOSE)
+        self.make_close = choose("close_neighbors", config.close_neighbors, CLOSE)
         if config.bound == "nce" and config.negatives != "bank":
             raise UsageError(
                 "bound='nce' draws its noise from all of the data: take negatives='bank', or bound='infonce'."
@@ -55,11 +65,6 @@ class ContrastiveForPreTraining(InfoMaxForPreTraining):
         """True with a bank: shown once an epoch, an image has an older row than most others, which a critic can tell."""
         return self.banked
 
-    @property
-    def compared_size(self) -> int:
-        """Units of the vectors that are compared, which a bank keeps."""
-        raise NotImplementedError
-
     def training_state(self, num_samples: int | None, device: torch.device) -> BankState | None:
         """A memory bank for each view, where the negatives come from one.
 
@@ -74,16 +79,16 @@ class ContrastiveForPreTraining(InfoMaxForPreTraining):
                 "A memory bank has a row for each image, and a stream has no index: set data.streaming=false."
             )
         seed = torch.initial_seed() % 2**32
-        make = partial(MemoryBank, num_samples, self.compared_size, config.bank_momentum, config.bank_dtype, device)
+        make = partial(MemoryBank, num_samples, self.size, config.bank_momentum, config.bank_dtype, device)
         close = None
         if config.negatives == "annulus" or self.close_positive:
-            close = {name: self._close_neighbors(seed + place) for place, name in enumerate(config.views)}
+            close = {name: self.make_close(config, seed + place) for place, name in enumerate(config.views)}
         return BankState(
             {name: make(seed=seed + place) for place, name in enumerate(config.views)},
             self._region(num_samples),
             close,
             config.bank_positive,
-            config.positives,
+            self.close_positive,
             config.warmup_epochs,
             config.bank_fill,
             config.z_momentum,
@@ -96,12 +101,6 @@ class ContrastiveForPreTraining(InfoMaxForPreTraining):
             count = config.num_negatives or min(self.paper_negatives, num_samples - 1)
             return Marginal(count, config.shared_negatives)
         return Ball(config.ball_size, config.num_negatives, config.anneal, config.anneal_epochs)
-
-    def _close_neighbors(self, seed: int) -> CloseNeighbors:
-        config = self.config
-        if config.close_neighbors == "nearest":
-            return Nearest(config.num_neighbors)
-        return Clusters(config.num_clusters, config.num_clusterings, config.cluster_iterations, seed)
 
     def samplers(
         self, state: BankState | None, sample_index: Tensor | None, views: Sequence[str]
@@ -132,9 +131,8 @@ class ContrastiveForPreTraining(InfoMaxForPreTraining):
         if not isinstance(sampler, FromBank) or sampler.candidates.marginal is None:
             return {}
         value = infonce_set(positive, negative.squeeze(1), separately=True)  # of one positive: InfoNCE
-        told = sampler.told(
-            self.critic, y, positive, negative, rows
-        )  # asked by all processes, whatever each has of the pair
+        # Asked by all processes, whatever each has of the pair.
+        told = sampler.told(self.critic, y, positive, negative, rows)
         return {"vince": value, **told} if len(positive) else {}
 
 

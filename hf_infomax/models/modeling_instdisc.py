@@ -68,7 +68,6 @@ class InstDiscForPreTraining(ContrastiveForPreTraining):
         if config.head is not None:
             units = config.head_units or size
             self.head, size = choose("head", config.head, HEADS)(size, units), units
-        self.size = size
         self.critic = choose(
             "critic",
             config.critic,
@@ -80,12 +79,8 @@ class InstDiscForPreTraining(ContrastiveForPreTraining):
                 "mlp2": lambda: Concat(size, size, config.critic_units, hidden_layers=2),
             },
         )()
-        self.choose_negatives()
+        self.choose_negatives(size)
         self.post_init()
-
-    @property
-    def compared_size(self) -> int:
-        return self.size
 
     @can_return_tuple
     def forward(

@@ -176,12 +176,10 @@ class FromBank:
         index = self.candidates.index if self.candidates.index.dim() == 1 else self.candidates.index[some]
         if critic.dot_product:
             scores = self.candidates.scores(self.bank, critic.embed_y(y), some)
-        else:  # a network for each pair, on rows that are looked up once
+        else:  # a network for each pair, on rows that are looked up once: all, where processes ask about different ones
             shared = index.dim() == 1
             places = torch.arange(len(index) if shared else self.bank.num_samples, device=index.device)
-            rows = self.bank.lookup(index if shared else places).unsqueeze(
-                1
-            )  # all where processes ask about different ones
+            rows = self.bank.lookup(index if shared else places).unsqueeze(1)
             scores = critic(rows, y, (places if shared else index).expand(len(y), -1)).squeeze(-1)
             scores = scores.masked_fill(~self.bank.valid[index], -torch.inf)
         return scores.masked_fill(index == self.sample_index[some, None], -torch.inf)

@@ -1,6 +1,5 @@
 """Close neighbours: which samples are taken for another view of a sample, by what a memory bank remembers (Local Aggregation)."""
 
-import importlib
 from abc import ABC, abstractmethod
 from pathlib import Path
 from types import ModuleType
@@ -10,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .bank import MemoryBank
-from .errors import UsageError
+from .errors import UsageError, library
 from .processes import gather, world
 
 # Samples whose neighbours are looked for at a time.
@@ -153,9 +152,8 @@ class Nearest(CloseNeighbors):
         tables = []
         for index in torch.arange(bank.num_samples, device=bank.rows.device).split(_QUERIES):
             scores, places = bank.nearest(bank.lookup(index), self.num_neighbors, exclude=index)
-            known = scores.isfinite() & bank.valid[index].unsqueeze(
-                1
-            )  # without a row there is no neighbour but oneself
+            # Without a row there is no neighbour but oneself.
+            known = scores.isfinite() & bank.valid[index].unsqueeze(1)
             places = places.where(known, index.unsqueeze(1))
             tables.append(places.gather(1, scores.argsort(dim=1, descending=True)).int())  # the nearest first
         self.table = torch.cat(tables)
@@ -175,10 +173,5 @@ def require_faiss() -> ModuleType:
     Raises:
         UsageError: it is not installed.
     """
-    try:
-        return importlib.import_module("faiss")
-    except ImportError as error:
-        raise UsageError(
-            f'Clusters of close neighbours need FAISS ({error}): pip install "hf-infomax[train]", or take '
-            "close_neighbors='nearest'."
-        ) from error
+    remedy = "pip install \"hf-infomax[train]\", or take close_neighbors='nearest'"
+    return library("faiss", "Clustering close neighbours", remedy)

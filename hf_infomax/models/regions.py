@@ -113,7 +113,7 @@ class Ball:
     costs what the pool does, and an annealed ball begins as cheap as the marginal.
 
     Args:
-        size: of the ball: samples, or, below 1, their share of all others.
+        size: of the ball: samples, or as a float their share of all others.
         num_negatives: m; None: the size, but at most 4,096 as in the paper.
         anneal: "linear", "cosine" or "step" (in quarters): the size falls from that of all data (BALL+), while the share of the
             close neighbours that counts grows from 0 (ANN+: early, what is near means little). The text names no direction for
@@ -140,7 +140,7 @@ class Ball:
         if not 1 <= size <= others:
             raise UsageError(
                 f"ball_size={self.size} background neighbours cannot be found among {others:,} other samples: "
-                f"choose 1 to {others:,}, or a share below 1."
+                f"choose 1 to {others:,}, or a share of them such as 0.1."
             )
         if self.num_negatives is not None and not 1 <= self.num_negatives <= size:
             raise UsageError(
@@ -155,7 +155,7 @@ class Ball:
     def samples(self, num_samples: int, progress: float = 1.0) -> int:
         """Size of the ball, in samples, when the annealing has come so far."""
         others = num_samples - 1
-        size = round(self.size * others) if self.size < 1 else int(self.size)
+        size = round(self.size * others) if isinstance(self.size, float) else self.size
         return round(others + progress * (size - others))
 
     def progress(self, epochs: float) -> float:
@@ -175,16 +175,13 @@ class Ball:
         num_samples, progress = next(iter(banks.values())).num_samples, self.progress(epochs)
         count, device = self.count(num_samples), generator.device
         marginal = torch.randint(num_samples, (count,), generator=generator, device=device)
-        pool = (
-            math.ceil(count * (num_samples - 1) / self.samples(num_samples, progress)) + 1
-        )  # one may be the image itself
+        # One of the pool is left out: the image itself, or where it is not among them another by chance.
+        pool = math.ceil(count * (num_samples - 1) / self.samples(num_samples, progress)) + 1
         everyone = left_out = gather(sample_index)
         searched = None
         if pool < num_samples:
             searched = torch.randperm(num_samples, generator=generator, device=device)[:pool]
-            left_out = everyone.where(
-                torch.isin(everyone, searched), searched[-1]
-            )  # the image itself, or another by chance
+            left_out = everyone.where(torch.isin(everyone, searched), searched[-1])
         find = _among if min(pool, num_samples) <= _SEARCHED_PER_FOUND * count else _in_shards
         candidates = {view: find(bank, everyone, left_out, count, searched) for view, bank in banks.items()}
         for view, found in candidates.items():

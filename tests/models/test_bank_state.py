@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -308,3 +309,25 @@ def test_a_run_that_is_resumed_after_a_warm_up_finds_its_first_neighbours(discri
 def test_a_region_that_the_data_is_too_small_for_is_one_sentence(discriminate, preset, options, sentence):
     with pytest.raises(UsageError, match=sentence):
         discriminate(preset, **options)
+
+
+def test_a_run_without_neighbours_goes_on_with_them(discriminate, data, tmp_path, refreshed):
+    model, state = discriminate("ir")
+    state.before_epoch(0, model, list)
+    step(model, state, data, torch.arange(6))
+    state.save(tmp_path)
+    _, resumed = discriminate("ann")
+    resumed.load(tmp_path)
+    resumed.before_epoch(0, model, lambda: pytest.fail("the bank was filled"))
+    assert resumed.close["RGB"].table is not None
+
+
+def test_an_older_state_says_less(discriminate, tmp_path):
+    _, state = discriminate("ir")
+    state.draws = 7
+    state.save(tmp_path)
+    record = json.loads((tmp_path / "state.json").read_text())
+    (tmp_path / "state.json").write_text(json.dumps({k: v for k, v in record.items() if k not in ("images", "epoch")}))
+    _, resumed = discriminate("ir")
+    resumed.load(tmp_path)
+    assert (resumed.draws, resumed.images, resumed.epoch) == (7, 0, -1)

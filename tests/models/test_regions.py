@@ -78,6 +78,7 @@ def test_sizes_below_one_are_shares_of_the_others(bank, share, size):
 def test_a_ball_has_at_most_4096_negatives_unless_it_is_asked_for_more():
     assert Ball(20_000).count(50_000) == 4096
     assert Ball(0.5).count(50_000) == 4096
+    assert (Ball(1.0).samples(40), Ball(1).samples(40)) == (39, 1)  # a share of all others, and a number of them
     assert Ball(20_000, 10_000).count(50_000) == 10_000
     assert Ball(300).count(50_000) == 300
 
