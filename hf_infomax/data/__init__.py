@@ -8,7 +8,8 @@
     clips           frames before and after an image, as columns that read the same images       (flow: between frames)
     batches         those images, or a stream -> a `DataLoader` of {"pixel_values", "sample_index", ..., "present"}
     augmentations   random changes of a whole batch, with parameters of its own for every image
-    recipes         augmentations by name and strength -> the views of a batch (views)
+    recipes         augmentations by name and strength -> the views of a batch      (recipe_table: what is made of what;
+                                                                             views: what makes them)
     sheet           a picture of them: python -m hf_infomax.data RECIPE DATASET
 
 Example:

@@ -4,7 +4,7 @@
     python -m hf_infomax.data infomin hf_infomax/colour_digits image_size=32 crop=0.4 output=views.png
 
 Keys: split (train), config, image_column, image_size (32), shorter_side (none: images are cut to squares), images (8),
-epoch (0), seed (0), output (views.png), crops, local_crops, and the recipe's strengths.
+epoch (0), seed (0), output (views.png), crops, local_crops, leave_out, and the recipe's strengths.
 """
 
 from __future__ import annotations

@@ -1,145 +1,40 @@
 """Recipes of views, by name: what a method is shown of an image.
 
-A recipe is data: for every view of a batch its augmentations in their order, each with its arguments, and the number of
-crops. What is worth sliding is a `Strength`, set by its name: `load("infomin", image_size=32, crop=0.4, jitter=0.5)`, or
-`views.crop=0.4` on the command line. A new recipe is a new entry of `RECIPES`; `two_crops` and `multi_crop` turn one
-recipe into another.
+A recipe is data (`recipe_table`): for every view of a batch its augmentations in their order, each with its arguments, and
+the number of crops. What is worth sliding is a `Strength`, set by its name: `load("infomin", image_size=32, crop=0.4,
+jitter=0.5)`, or `views.crop=0.4` on the command line. A new recipe is a new entry of `RECIPES`; `two_crops` and
+`multi_crop` turn one recipe into another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from hf_infomax.models.errors import UsageError, unknown_name
 
-from .augmentations import (
-    Augmentation,
-    ColorJitter,
-    GaussianBlur,
-    HorizontalFlip,
-    JigsawPatches,
-    RandAugment,
-    RandomCrop,
-    RandomGrayscale,
-    RandomResizedCrop,
-)
+from .augmentations import RandomResizedCrop
+from .recipe_table import INFOMIN_STEPS, RECIPES, SIZES, Recipe, Sized, Strength, View
 from .views import Branch, Views, taken
 
-
-@dataclass(frozen=True)
-class Strength:
-    """An argument that a user may set by its name."""
-
-    name: str
-    default: float
-
-
-@dataclass(frozen=True)
-class Sized:
-    """An argument that follows from the side of the view: a key of `SIZES`."""
-
-    rule: str
-
-
-SIZES = {
-    "view": lambda side: side,
-    "tenth": lambda side: max(3, side // 10 // 2 * 2 + 1),  # SimCLR's blur: a tenth of the side, odd
-    "grid": lambda side: JigsawPatches.scaled(side).size,
-    "cell": lambda side: JigsawPatches.scaled(side).cell,
-    "patch": lambda side: JigsawPatches.scaled(side).patch,
-}
+__all__ = [
+    "INFOMIN_STEPS",
+    "RECIPES",
+    "SIZES",
+    "Recipe",
+    "Sized",
+    "Strength",
+    "View",
+    "load",
+    "multi_crop",
+    "strengths_of",
+    "two_crops",
+]
 
 RESERVED = ("sample_index", "image_sizes", "present", "epoch")  # of a batch, and of `Views`
-
-Step = tuple[type[Augmentation], Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class View:
-    """One named tensor of the batch.
-
-    Attributes:
-        steps: the augmentations, each with its arguments.
-        crops: V, for (B, V, 3, h, w), every crop with random numbers of its own; None for (B, 3, h, w).
-        side: the view's side as a part of the image size that `load` is given.
-    """
-
-    steps: tuple[Step, ...] = ()
-    crops: int | None = None
-    side: float = 1.0
-
-
-Recipe = Mapping[str, View]
-
-
-def _crop(least: float, name: str = "crop", size: str = "view") -> Step:
-    return RandomResizedCrop, {"size": Sized(size), "scale": (Strength(name, least), 1.0)}
-
-
-def _jitter(brightness: float, contrast: float, saturation: float, hue: float, probability: float = 0.8) -> Step:
-    strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
-    return ColorJitter, {
-        **strengths,
-        "strength": Strength("jitter", 1.0),
-        "probability": Strength("jitter_probability", probability),
-    }
-
-
-_FLIP: Step = (HorizontalFlip, {"probability": Strength("flip", 0.5)})
-_GREY: Step = (RandomGrayscale, {"probability": Strength("grayscale", 0.2)})
-_BLUR: Step = (
-    GaussianBlur,
-    {
-        "kernel_size": Sized("tenth"),
-        "sigma": (0.1, Strength("blur_sigma", 2.0)),
-        "probability": Strength("blur", 0.5),
-    },
-)
-# timm's "rand-m10-n2-mstd0.5", in which a larger magnitude does not posterise or solarise more.
-_RANDAUGMENT: Step = (
-    RandAugment,
-    {
-        "increasing": False,
-        "fill": (0.485, 0.456, 0.406),  # ImageNet's mean
-        "layers": Strength("layers", 2),
-        "magnitude": Strength("magnitude", 10.0),
-        "magnitude_std": Strength("magnitude_std", 0.5),
-    },
-)
-_CUT: Step = (JigsawPatches, {"cell": Sized("cell"), "patch": Sized("patch")})
-_DISTORTION = (_jitter(0.8, 0.8, 0.8, 0.2), _GREY)  # SimCLR's, at strength x = 1
-# PIRL cuts a crop of at least 0.6 of the image, and changes the colours of each patch by itself.
-_JIGSAW = View((_crop(0.6, "jigsaw_crop", "grid"), _FLIP, _CUT, *_DISTORTION))
-
-RECIPES: dict[str, Recipe] = {
-    # Deep InfoMax's own (Hjelm et al., 2019): the image as it is; random crops and flips of STL-10.
-    "dim": {"pixel_values": View()},
-    "dim_stl": {"pixel_values": View(((RandomCrop, {"size": Sized("view")}), _FLIP))},
-    # The usual light augmentation of small images.
-    "crop_flip": {
-        "pixel_values": View(((RandomCrop, {"size": Sized("view"), "padding": Strength("padding", 4)}), _FLIP))
-    },
-    # Contrastive Multiview Coding (Tian et al., 2020): torch's default; with RandAugment as in its Table 1.
-    "cmc": {"pixel_values": View((_crop(0.08), _FLIP))},
-    "cmc_randaugment": {"pixel_values": View((_crop(0.08), _FLIP, _RANDAUGMENT))},
-    # Instance discrimination (Wu et al., 2018), also that of LA, BALL and ANN: one augmentation, against a bank.
-    "instdisc": {"pixel_values": View((_crop(0.2), _GREY, _jitter(0.4, 0.4, 0.4, 0.4, probability=1.0), _FLIP))},
-    # SimCLR (Chen et al., 2020); on CIFAR-10 it takes jitter=0.5 and blur=0.
-    "simclr": {"pixel_values": View((_crop(0.08), _FLIP, *_DISTORTION, _BLUR), crops=2)},
-    # MoCo v2 (Chen et al., 2020).
-    "moco_v2": {"pixel_values": View((_crop(0.2), _jitter(0.4, 0.4, 0.4, 0.1), _GREY, _BLUR, _FLIP), crops=2)},
-    # PIRL (Misra and van der Maaten, 2020): an image, and the nine patches of another crop of it.
-    "pirl": {"pixel_values": View((_crop(0.08), _FLIP, *_DISTORTION)), "jigsaw_values": _JIGSAW},
-    # InfoMin Aug (Tian et al., 2020, C.1 to C.3): crop bound c = 0.2, jitter x = 1, blur, RandAugment, greys, jigsaw.
-    "infomin": {
-        "pixel_values": View((_crop(0.2), _FLIP, _jitter(0.8, 0.8, 0.8, 0.2), _BLUR, _RANDAUGMENT, _GREY), crops=2),
-        "jigsaw_values": _JIGSAW,
-    },
-}
 
 
 def two_crops(recipe: str | Recipe) -> Recipe:
@@ -203,6 +98,7 @@ def load(
     seed: int = 0,
     columns: Mapping[str, str] | None = None,
     again: Sequence[str] = (),
+    leave_out: Sequence[str] = (),
     **strengths: float,
 ) -> Views:
     """The views of a recipe for images of `image_size` pixels, with some of its strengths changed.
@@ -211,18 +107,19 @@ def load(
         recipe: a name among `RECIPES`, or a recipe.
         image_size: side of `pixel_values`; the other views follow in proportion.
         crops, local_crops: as in `multi_crop`; None leaves the recipe's own number, and crops = 0 gives one crop without
-            a dimension of its own, (B, 3, H, W).
+            a dimension of its own, (B, 3, H, W). A recipe of pairs, "patches" or "frequency", takes no number but 0.
         seed: of the random numbers; together with the epoch and the index of an image it fixes its views.
         columns: further columns of the batch that follow the pixels, by what they hold: {"depth": "values", "semantic":
             "labels", "normals": "normals", "flow": "flow", "boxes": "boxes"}; see `augmentations.geometry`. "pixels" are
             images that are augmented as `pixel_values`, with the same random numbers: {"next_frame": "pixels"}.
         again: names of further views, each made as `pixel_values` is, of the same images, with random numbers of its own;
             the columns follow `pixel_values` alone.
-        strengths: by name; `strengths_of` lists them.
+        leave_out: names of views of the recipe, other than `pixel_values`, that are not made: ["jigsaw_values"].
+        strengths: by name; `strengths_of` lists them. Those that only a view left out has, go with it.
 
     Raises:
-        UsageError: no such recipe, or no such strength in it (the message lists what there is), or one out of range, or a
-            name in `again` that is taken or cannot be one.
+        UsageError: no such recipe, or no such strength or view to leave out in it (the message lists what there is), or a
+            strength out of range, or a name in `again` that is taken or cannot be one, or a number of crops of pairs.
 
     Example:
         >>> views = load("crop_flip", image_size=32, padding=2)
@@ -232,6 +129,10 @@ def load(
         torch.Size([8, 2, 3, 32, 32])
         >>> load("cmc", image_size=32, again=["second_crop"])(torch.rand(8, 3, 40, 36))["second_crop"].shape
         torch.Size([8, 3, 32, 32])
+        >>> load("patches", image_size=32, distance=48)(torch.rand(8, 3, 96, 128))["pixel_values"].shape
+        torch.Size([8, 2, 3, 32, 32])
+        >>> list(load("infomin", image_size=32, leave_out=["jigsaw_values"]).branches)
+        ['pixel_values']
     """
     name = recipe if isinstance(recipe, str) else "given"
     recipe = _find(recipe)
@@ -239,6 +140,7 @@ def load(
         recipe = multi_crop(recipe, crops or recipe["pixel_values"].crops or 1, local_crops)
     if crops == 0:
         recipe = {**recipe, "pixel_values": replace(recipe["pixel_values"], crops=None)}
+    recipe = _without(recipe, [leave_out] if isinstance(leave_out, str) else leave_out, name)
     known = strengths_of(recipe)
     for strength in strengths:
         if strength not in known:
@@ -248,6 +150,16 @@ def load(
     return Views(
         {view: _branch(spec, image_size, strengths) for view, spec in recipe.items()}, image_size, seed, columns
     )
+
+
+def _without(recipe: Recipe, leave_out: Sequence[str], name: str) -> Recipe:
+    """The recipe without some of its views."""
+    known = [view for view in recipe if view != "pixel_values"]
+    for view in leave_out:
+        if view not in known:
+            remedy = f"choose one of {', '.join(known)}" if known else "it has no view besides pixel_values"
+            raise UsageError(f"the view recipe '{name}' cannot leave out '{view}': {remedy}.")
+    return {view: spec for view, spec in recipe.items() if view not in leave_out}
 
 
 def _repeated(recipe: Recipe, again: Sequence[str]) -> Recipe:

@@ -21,7 +21,7 @@ def view_sheet(images: Tensor, views: Mapping[str, Tensor], sizes: Tensor | None
     Args:
         images: (B, 3, H, W) uint8, or floating point in [0, 1].
         views: what `Views` gives: (B, 3, h, w), (B, V, 3, h, w) as V columns; `jigsaw_values`, (B, 9, 3, h, w), as one
-            mosaic of its patches, in their places.
+            mosaic of its patches, row by row in the order that they have.
         sizes: (B, 2), heights and widths of images that are smaller than their tensor.
 
     Returns:

@@ -26,6 +26,9 @@ class Branch(nn.Module):
         steps: the augmentations.
         crops: V, or None for one crop without a dimension of its own.
         side: pixels of the result; the patches of a jigsaw have their own.
+
+    Raises:
+        UsageError: when built, V crops of what steps make two views of already.
     """
 
     def __init__(self, steps: Sequence[Augmentation], crops: int | None, side: int) -> None:
@@ -34,9 +37,16 @@ class Branch(nn.Module):
         self.crops = crops
         self.side = side
         self.patches = math.prod(step.pieces for step in steps)  # of each crop; 1 where it stays whole
+        self.sized = not any(step.own_size for step in steps)
+        if crops is not None and self.sized and self.patches > 1:
+            raise UsageError(
+                f"the recipe makes {self.patches} views of every image already: leave out the number of crops, and local crops."
+            )
+        # The dimensions that the rows of a result are unfolded into, after the batch's own.
+        self.parts = [*([] if crops is None else [crops]), *([self.patches] if self.patches > 1 else [])]
 
     def forward(self, sample: Sample, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        """A sample of B images -> its view (B, [V,] [patches,] 3, h, w), and its columns (B, [V,] ...)."""
+        """A sample of B images -> its view (B, [V,] [patches,] 3, h, w), and its columns (B, [V,] [patches,] ...)."""
         sample = sample.repeated(self.crops or 1)  # a copy, for the augmentations write into it
         if self.crops is not None:
             draws = draws.split(self.crops)
@@ -45,19 +55,14 @@ class Branch(nn.Module):
             if step.pieces > 1:
                 draws = draws.split(step.pieces)
         images = sample.unit_images().clamp_(0, 1)  # sums of weights miss 1 by a rounding
-        if self.patches == 1 and images.shape[-2:] != (self.side, self.side):
+        if self.sized and images.shape[-2:] != (self.side, self.side):
             height, width = images.shape[-2:]
             raise UsageError(
                 f"the views are {height}x{width} pixels and {self.side}x{self.side} were asked for: "
                 "decode the images at that size, or take a recipe that crops."
             )
-        if self.patches > 1:
-            images = images.unflatten(0, (-1, self.patches))
-        if self.crops is None:
-            return images, sample.columns
-        return images.unflatten(0, (-1, self.crops)), {
-            name: column.unflatten(0, (-1, self.crops)) for name, column in sample.columns.items()
-        }
+        columns = {name: column.unflatten(0, (-1, *self.parts)) for name, column in sample.columns.items()}
+        return images.unflatten(0, (-1, *self.parts)), columns
 
 
 class Views(nn.Module):
@@ -112,7 +117,7 @@ class Views(nn.Module):
 
         Returns:
             {"pixel_values": (B, 3, h, w) or (B, V, 3, h, w) float32 in [0, 1]}, the recipe's other views, and the columns
-            that followed; those of kind "pixels" are as `pixel_values` is.
+            that followed; those of kind "pixels" are as `pixel_values` is. Recipes of pairs give V = 2.
 
         Raises:
             UsageError: images of another type, a column that the batch does not have, or images of a size that this

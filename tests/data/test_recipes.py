@@ -2,15 +2,24 @@ import pytest
 import torch
 
 from hf_infomax.data import recipes
-from hf_infomax.data.augmentations import ColorJitter, GaussianBlur, RandAugment, RandomResizedCrop
 from hf_infomax.models.errors import UsageError
 
 SIZE = 32
 
 
+def images(side=SIZE):
+    return torch.randint(0, 256, (16, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
 @pytest.fixture
 def batch():
-    return torch.randint(0, 256, (16, 3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return images()
+
+
+@pytest.fixture
+def source(name):
+    """Images that a recipe can be given: its patches are cut from larger ones."""
+    return images(3 * SIZE + 1 if name == "patches" else SIZE)
 
 
 SHAPES = {
@@ -24,12 +33,14 @@ SHAPES = {
     "moco_v2": {"pixel_values": (16, 2, 3, 32, 32)},
     "pirl": {"pixel_values": (16, 3, 32, 32), "jigsaw_values": (16, 9, 3, 9, 9)},
     "infomin": {"pixel_values": (16, 2, 3, 32, 32), "jigsaw_values": (16, 9, 3, 9, 9)},
+    "patches": {"pixel_values": (16, 2, 3, 32, 32)},
+    "frequency": {"pixel_values": (16, 2, 3, 32, 32)},
 }
 
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
-def test_every_recipe_gives_its_views_in_the_unit_range(name, batch):
-    views = recipes.load(name, image_size=SIZE)(batch)
+def test_every_recipe_gives_its_views_in_the_unit_range(name, source):
+    views = recipes.load(name, image_size=SIZE)(source)
     assert {view: tuple(values.shape) for view, values in views.items()} == SHAPES[name]
     for values in views.values():
         assert values.dtype == torch.float32
@@ -37,37 +48,14 @@ def test_every_recipe_gives_its_views_in_the_unit_range(name, batch):
         assert values.max() <= 1
 
 
-@pytest.mark.parametrize("name", recipes.RECIPES)
-def test_a_strength_has_one_default(name):
-    steps = [step for view in recipes.RECIPES[name].values() for step in view.steps]
-    found = {strength for _, arguments in steps for strength in recipes._strengths(arguments.values())}
-    assert len(found) == len({strength.name for strength in found})
-
-
 @pytest.mark.parametrize("name", [name for name in recipes.RECIPES if recipes.strengths_of(name)])
-def test_every_strength_changes_the_views(name, batch):
-    index = torch.arange(len(batch))
-    before = recipes.load(name, image_size=SIZE)(batch, sample_index=index)
+def test_every_strength_changes_the_views(name, source):
+    index = torch.arange(len(source))
+    before = recipes.load(name, image_size=SIZE)(source, sample_index=index)
     for strength, default in recipes.strengths_of(name).items():
         other = default / 2 if default not in (0, 2, 4) else default + 1
-        after = recipes.load(name, image_size=SIZE, **{strength: other})(batch, sample_index=index)
+        after = recipes.load(name, image_size=SIZE, **{strength: other})(source, sample_index=index)
         assert any(not torch.equal(before[view], after[view]) for view in before), strength
-
-
-def test_the_papers_settings():
-    def step(name, kind, view="pixel_values", **strengths):
-        branch = recipes.load(name, image_size=224, **strengths).branches[view]
-        return next(step for step in branch.steps if isinstance(step, kind))
-
-    assert step("infomin", RandomResizedCrop).scale == (0.2, 1.0)  # Tian et al., C.2: the sweet spot c = 0.2
-    assert step("simclr", RandomResizedCrop).scale == (0.08, 1.0)
-    assert step("infomin", ColorJitter).strengths == pytest.approx((0.8, 0.8, 0.8, 0.2))  # x = 1
-    assert step("infomin", ColorJitter, jitter=0.5).strengths == pytest.approx((0.4, 0.4, 0.4, 0.1))
-    assert step("moco_v2", ColorJitter).strengths == pytest.approx((0.4, 0.4, 0.4, 0.1))
-    assert step("simclr", GaussianBlur).kernel_size == 23
-    assert (step("infomin", RandAugment).layers, step("infomin", RandAugment).magnitude) == (2, 10.0)
-    pirl = recipes.load("pirl", image_size=224)
-    assert pirl(torch.rand(1, 3, 256, 300))["jigsaw_values"].shape == (1, 9, 3, 64, 64)
 
 
 def test_two_crops_and_multi_crop(batch):
@@ -78,6 +66,57 @@ def test_two_crops_and_multi_crop(batch):
     one, other, _ = views["pixel_values"].unbind(1)
     assert not torch.equal(one, other)
     assert recipes.load("simclr", SIZE, crops=0)(batch)["pixel_values"].shape == (16, 3, 32, 32)
+
+
+@pytest.mark.parametrize("given", [["jigsaw_values"], ("jigsaw_values",), "jigsaw_values"])
+def test_a_view_that_is_left_out_changes_nothing_else(given, batch):
+    index = torch.arange(len(batch))
+    whole = recipes.load("infomin", SIZE)(batch, sample_index=index)
+    part = recipes.load("infomin", SIZE, leave_out=given)(batch, sample_index=index)
+    assert set(part) == {"pixel_values"}
+    assert torch.equal(part["pixel_values"], whole["pixel_values"])
+    local = recipes.load("simclr", SIZE, local_crops=2, leave_out=["local_values"])
+    assert set(local.branches) == {"pixel_values"}
+
+
+@pytest.mark.parametrize(
+    ("name", "leave_out", "sentence"),
+    [
+        ("infomin", ["jigsaw"], "'infomin' cannot leave out 'jigsaw': choose one of jigsaw_values"),
+        ("pirl", ["pixel_values"], "cannot leave out 'pixel_values': choose one of jigsaw_values"),
+        ("simclr", ["jigsaw_values"], "it has no view besides pixel_values"),
+    ],
+)
+def test_only_what_a_recipe_has_can_be_left_out(name, leave_out, sentence):
+    with pytest.raises(UsageError, match=sentence) as caught:
+        recipes.load(name, SIZE, leave_out=leave_out)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_strengths_of_a_view_go_with_it():
+    with pytest.raises(UsageError, match="no strength 'jigsaw_crop'"):
+        recipes.load("infomin", SIZE, leave_out=["jigsaw_values"], jigsaw_crop=0.5)
+
+
+@pytest.mark.parametrize("options", [{"crops": 2}, {"crops": 1}, {"local_crops": 2}])
+def test_a_pair_takes_no_number_of_crops(options):
+    with pytest.raises(UsageError, match="makes 2 views of every image already: leave out the number of crops"):
+        recipes.load("frequency", SIZE, **options)
+    with pytest.raises(UsageError, match=r"makes 2 views|begins with a random resized crop"):
+        recipes.load("patches", SIZE, **options)
+    assert recipes.load("frequency", SIZE, crops=0)(images())["pixel_values"].shape == (16, 2, 3, 32, 32)
+
+
+def test_pairs_are_what_their_strengths_say():
+    large = images(96)
+    one, other = recipes.load("patches", SIZE, distance=0)(large)["pixel_values"].unbind(1)
+    assert torch.equal(one, other)
+    one, other = recipes.load("patches", SIZE, distance=10)(large)["pixel_values"].unbind(1)
+    assert torch.equal(one[..., 10:, 10:], other[..., :-10, :-10])
+    index = torch.arange(16)
+    low, high = recipes.load("frequency", SIZE, sigma=0.7)(large, sample_index=index)["pixel_values"].unbind(1)
+    cropped = recipes.load("cmc", SIZE)(large, sample_index=index)["pixel_values"]
+    torch.testing.assert_close(low + 2 * high - 1, cropped, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,22 @@ from torch.utils.data import DataLoader
 
 from hf_infomax import data
 from hf_infomax.data import recipes
+from hf_infomax.data.augmentations import FrequencySeparation
 from hf_infomax.models.errors import UsageError
 
 SIZE = 16
 NAMES = ("crop_flip", "simclr", "infomin")
+# Patches are cut from larger images than they are.
+GIVEN = {"patches": {"image_size": 8, "distance": 5}}
 
 
 @pytest.fixture
 def images():
     return torch.randint(0, 256, (24, 3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def load(name, **options):
+    return recipes.load(name, **{"image_size": SIZE, **GIVEN.get(name, {}), **options})
 
 
 def views_of(loader, recipe, epoch=1):
@@ -53,7 +60,7 @@ def test_floating_point_is_taken_as_it_is(images):
 def test_the_batch_is_not_written_into(name, images, dtype):
     images = images if dtype == torch.uint8 else images / 255
     before = images.clone()
-    recipes.load(name, image_size=SIZE)(images)
+    load(name)(images)
     assert torch.equal(images, before)
 
 
@@ -100,7 +107,7 @@ def test_an_index_leaves_torch_generator_alone(images):
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_compiled_as_one_graph(name, images):
     torch.compiler.reset()  # all recipes are one code to it, and it would give up at the ninth
-    views, index = recipes.load(name, image_size=SIZE), torch.arange(len(images))
+    views, index = load(name), torch.arange(len(images))
     compiled = torch.compile(views, backend="aot_eager", fullgraph=True)
     expected = views(images, sample_index=index)
     for view, values in compiled(images, sample_index=index).items():
@@ -166,9 +173,9 @@ def test_columns_have_a_dimension_of_crops(images):
 def test_pixels_of_a_column_are_changed_exactly_as_the_images_are(name, dtype, images):
     others = images.flip(0)
     twin = others if dtype == torch.uint8 else others / 255
-    views, index = recipes.load(name, SIZE, columns={"next_frame": "pixels"}), torch.arange(24)
+    views, index = load(name, columns={"next_frame": "pixels"}), torch.arange(24)
     made = views(images, sample_index=index, next_frame=twin, epoch=2)
-    plain = recipes.load(name, SIZE)
+    plain = load(name)
     for view, values in plain(images, sample_index=index, epoch=2).items():
         torch.testing.assert_close(made[view], values, atol=1e-6, rtol=0)
     expected = plain(twin, sample_index=index, epoch=2)["pixel_values"]
@@ -185,6 +192,34 @@ def test_pixels_of_a_column_take_the_sizes_of_the_images(images):
     views = recipes.load("simclr", SIZE, columns={"next_frame": "pixels"})
     made = views(images, sample_index=torch.arange(24), image_sizes=sizes, next_frame=images)
     assert torch.equal(made["next_frame"], made["pixel_values"])
+
+
+@pytest.mark.parametrize("name", ["patches", "frequency"])
+def test_columns_follow_both_views_of_a_pair(name, images):
+    views = load(name, columns={"depth": "values"})
+    depth = images[:, :1].float()
+    made = views(images, sample_index=torch.arange(24), depth=depth)
+    side = views.image_size
+    assert made["pixel_values"].shape == (24, 2, 3, side, side)
+    assert made["depth"].shape == (24, 2, 1, side, side)
+    if name == "patches":
+        torch.testing.assert_close(made["depth"] / 255, made["pixel_values"][:, :, :1])
+    else:  # the two halves are of one crop
+        low, high = made["pixel_values"][:, :, :1].unbind(1)
+        torch.testing.assert_close(made["depth"] / 255, (low + 2 * high - 1).unsqueeze(1).expand(-1, 2, -1, -1, -1))
+
+
+def test_pairs_of_images_smaller_than_their_tensor(images):
+    sizes = torch.tensor([[SIZE, 13], [14, SIZE]]).repeat(12, 1)
+    padded = images.clone()
+    for image, (height, width) in zip(padded, sizes.tolist(), strict=True):
+        image[:, height:], image[:, :, width:] = 0, 0
+    for name in ("patches", "frequency"):
+        one, other = (
+            load(name)(batch, sample_index=torch.arange(24), image_sizes=sizes)["pixel_values"]
+            for batch in (padded, images)
+        )
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
@@ -213,8 +248,8 @@ def test_presence_is_left_alone(images):
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_another_view_has_random_numbers_of_its_own(name, images):
     index = torch.arange(24)
-    made = recipes.load(name, SIZE, again=["second_crop"])(images, sample_index=index)
-    for view, values in recipes.load(name, SIZE)(images, sample_index=index).items():
+    made = load(name, again=["second_crop"])(images, sample_index=index)
+    for view, values in load(name)(images, sample_index=index).items():
         assert torch.equal(made[view], values)  # the others stay what they were
     assert made["second_crop"].shape == made["pixel_values"].shape
     differ = (made["second_crop"] != made["pixel_values"]).flatten(1).any(1).float().mean()
@@ -246,6 +281,11 @@ def test_images_smaller_than_their_tensor(images):
 def test_mistakes(images):
     with pytest.raises(UsageError, match="16x16 pixels and 20x20 were asked for"):
         recipes.load("dim", image_size=20)(images)
+    with pytest.raises(UsageError, match="8 pixels, 9 apart, do not fit into images of 16x16"):
+        load("patches", distance=9)(images)
+    halves = {"pixel_values": recipes.View(((FrequencySeparation, {"sigma": 1.0}),))}
+    with pytest.raises(UsageError, match="16x16 pixels and 20x20 were asked for"):  # of a pair, too
+        recipes.load(halves, image_size=20)(images)
     with pytest.raises(UsageError, match="no column 'depth'"):
         recipes.load("cmc", SIZE, columns={"depth": "values"})(images)
     with pytest.raises(UsageError, match="column 'depth' is 8x8 and the images are 16x16"):

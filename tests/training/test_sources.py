@@ -246,6 +246,8 @@ def test_views_of_a_recipe_know_its_columns():
     options = view_options(settings)
     assert options["columns"] == {"map": "pixels", "next_frame": "pixels", "flow": "flow"}
     assert list(data.recipes.load(image_size=16, **options).branches) == ["pixel_values", "second_crop"]
+    without = view_options(recipe("unused", "views={recipe: infomin, leave_out: [jigsaw_values]}"))
+    assert list(data.recipes.load(image_size=16, **without).branches) == ["pixel_values"]
     with pytest.raises(UsageError, match=r"two views are named 'flow' in data\.columns, data\.frames and data\.flow"):
         view_options(recipe("unused", *CLIPS, "data.columns={flow: values}"))
 

@@ -8,6 +8,7 @@ It draws from a `Draws`, whose numbers depend on seed, epoch and index alone; wi
     colors        ColorJitter, RandomGrayscale, ColorDropping, GaussianBlur, Solarize, Normalize  how it looks
     randaugment   RandAugment                                                                     both, strongly
     jigsaw        JigsawPatches                                                                   in pieces
+    pairs         DistantPatches, FrequencySeparation                                             as two views
 
     randomness    Draws: counter-based random numbers
     geometry      one affine map an image, for pixels, labels, boxes, flow and normals alike
@@ -20,6 +21,7 @@ from .base import Augmentation, GeometricAugmentation
 from .colors import ColorDropping, ColorJitter, GaussianBlur, Normalize, RandomGrayscale, Solarize
 from .crops import HorizontalFlip, RandomCrop, RandomResizedCrop
 from .jigsaw import JigsawPatches
+from .pairs import DistantPatches, FrequencySeparation
 from .randaugment import RandAugment
 from .randomness import Draws
 from .sample import KINDS, Sample
@@ -29,7 +31,9 @@ __all__ = [
     "Augmentation",
     "ColorDropping",
     "ColorJitter",
+    "DistantPatches",
     "Draws",
+    "FrequencySeparation",
     "GaussianBlur",
     "GeometricAugmentation",
     "HorizontalFlip",

@@ -22,9 +22,11 @@ class Augmentation(nn.Module):
 
     Attributes:
         pieces: images that it makes of each, side by side; what follows draws for every one from `draws.split(pieces)`.
+        own_size: whether these are of a size of their own, as the patches of a jigsaw are, and not of the view's.
     """
 
     pieces = 1
+    own_size = False
 
     def forward(self, images: Tensor, draws: Draws | None = None) -> Tensor:
         """(B, 3, H, W) uint8, or floating point in [0, 1] -> the same type, changed."""

@@ -21,10 +21,15 @@ class JigsawPatches(Augmentation):
     After Noroozi and Favaro (2016); the sizes are those of PIRL (Misra and van der Maaten, 2020, 3.2), which crops and
     resizes to 255 pixels first.
 
+    Shuffled, the patches p_1, ..., p_n of an image stand in the order p_pi(1), ..., p_pi(n), where pi is uniform on all n!
+    orders. PIRL puts the features in a random order, which is the same: an encoder sees each patch by itself, so
+    f(p)_pi(i) = f(p_pi(i)). Here pi follows, as all that is drawn, from seed, epoch and index alone.
+
     Args:
         grid: cells in a row, and in a column.
         cell: side of a cell in pixels.
         patch: side of a patch in pixels.
+        shuffled: whether each image's patches stand in a random order of its own; else row by row.
 
     Raises:
         UsageError: when built, for a patch that is larger than its cell or a size below 1; when called, for images that are
@@ -35,21 +40,23 @@ class JigsawPatches(Augmentation):
         torch.Size([72, 3, 9, 9])
     """
 
-    def __init__(self, grid: int = 3, cell: int = 85, patch: int = 64) -> None:
+    own_size = True
+
+    def __init__(self, grid: int = 3, cell: int = 85, patch: int = 64, shuffled: bool = False) -> None:
         super().__init__()
         if min(grid, patch) < 1 or patch > cell:
             raise UsageError(
                 f"a jigsaw of {grid}x{grid} cells of {cell} pixels cannot give patches of {patch}: give a grid from 1 on, "
                 f"and patches of 1 to {cell} pixels."
             )
-        self.grid, self.cell, self.patch = grid, cell, patch
+        self.grid, self.cell, self.patch, self.shuffled = grid, cell, patch, shuffled
 
     @classmethod
     def scaled(cls, image_size: int, grid: int = 3) -> JigsawPatches:
         """The sizes for a whole view of `image_size` pixels, as PIRL's 85 and 64 are to its 224.
 
         >>> JigsawPatches.scaled(32)
-        JigsawPatches(grid=3, cell=12, patch=9)
+        JigsawPatches(grid=3, cell=12, patch=9, shuffled=False)
         """
         return cls(grid, cell=round(image_size * 85 / 224), patch=round(image_size * 64 / 224))
 
@@ -80,7 +87,12 @@ class JigsawPatches(Augmentation):
         )  # (B * pieces, C, cell, cell)
         top, left = draws.integers(self.cell - self.patch + 1, self.pieces, 2).flatten(0, 1).unbind(1)
         sizes = torch.full((len(cells), 2), self.cell, device=images.device)
-        return Move.of(sizes, (self.patch, self.patch), top=top, left=left).labels(cells)
+        patches = Move.of(sizes, (self.patch, self.patch), top=top, left=left).labels(cells)
+        if not self.shuffled:
+            return patches
+        order = draws.permutation(self.pieces)  # drawn last, so that shuffled or not the patches are the same
+        first = torch.arange(batch, device=images.device)[:, None] * self.pieces  # (B, 1), each image's first patch
+        return patches[(first + order).flatten()]
 
     def transform(self, sample: Sample, draws: Draws) -> Sample:
         """Images alone: labels, boxes or flow of a patch would be no label, box or flow of the image that they came with."""
@@ -90,4 +102,4 @@ class JigsawPatches(Augmentation):
         return Sample(self.change(sample.images, draws), white=sample.white)
 
     def extra_repr(self) -> str:
-        return f"grid={self.grid}, cell={self.cell}, patch={self.patch}"
+        return f"grid={self.grid}, cell={self.cell}, patch={self.patch}, shuffled={self.shuffled}"

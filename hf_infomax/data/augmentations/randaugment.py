@@ -60,7 +60,7 @@ class RandAugment(Augmentation):
         Sharpness                                                               a blend with the smoothed image
 
     Args:
-        layers: operations in a row, n; one may come twice.
+        layers: operations in a row, n; one may come twice. 0 leaves the images as they are.
         magnitude: m, of `limit` at most.
         magnitude_std: standard deviation of each operation's magnitude, before it is clamped to [0, limit]; infinity for
             uniform magnitudes on [0, m].
@@ -74,7 +74,7 @@ class RandAugment(Augmentation):
         fill_label: the label outside of a warped label map.
 
     Raises:
-        UsageError: when built, for layers below 1, a magnitude out of [0, limit], a deviation below 0, a probability
+        UsageError: when built, for layers below 0, a magnitude out of [0, limit], a deviation below 0, a probability
             out of [0, 1], or a fill that is not three numbers in [0, 1].
 
     Example:
@@ -103,15 +103,15 @@ class RandAugment(Augmentation):
         fill_label: int = 255,
     ) -> None:
         super().__init__()
-        if layers < 1:
-            raise UsageError(f"RandAugment has {layers} layers: give at least 1.")
+        if layers < 0 or layers != int(layers):
+            raise UsageError(f"RandAugment has {layers} layers: give a whole number from 0 on.")
         if not 0 <= magnitude <= limit:
             raise UsageError(f"the magnitude of RandAugment is {magnitude}: give a number from 0 to {limit:g}.")
         if not magnitude_std >= 0:
             raise UsageError(f"the deviation of RandAugment's magnitude is {magnitude_std}: give a number from 0 on.")
         if len(fill) != 3 or not all(0 <= value <= 1 for value in fill):
             raise UsageError(f"the fill of RandAugment is {tuple(fill)}: give three numbers between 0 and 1.")
-        self.layers, self.magnitude, self.magnitude_std, self.limit = layers, magnitude, magnitude_std, limit
+        self.layers, self.magnitude, self.magnitude_std, self.limit = int(layers), magnitude, magnitude_std, limit
         self.probability = probability_of("an operation", probability)
         self.increasing, self.fill, self.fill_label = increasing, tuple(fill), fill_label
         self.in_pixels = translate_pixels is not None
@@ -148,6 +148,8 @@ class RandAugment(Augmentation):
         return self.transform(Sample(images), draws).images
 
     def transform(self, sample: Sample, draws: Draws) -> Sample:
+        if self.layers == 0:
+            return sample
         drawn, device = self.operations(draws), draws.keys.device
         # Every operation's argument for every image, which changes nothing where another was drawn: no masks from here on.
         chosen = self.drawn.to(device)[drawn.index]  # (B, layers, operations), 1 for the one that was drawn

@@ -206,6 +206,16 @@ def test_input_is_left_alone_and_nothing_done_changes_nothing(pictures):
     assert torch.equal(RandAugment(probability=0.0)(images), images)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_no_layers_change_nothing(pictures, dtype):
+    images = pictures()[0] if dtype == torch.uint8 else pictures()[0] / 255
+    assert torch.equal(RandAugment(layers=0)(images, draws(len(images))), images)
+    sample = Sample(pictures()[0], {"depth": torch.rand(12, 1, 32, 32)}, {"depth": "values"}, white=255.0)
+    moved = RandAugment(layers=0).transform(sample, draws(12))
+    assert torch.equal(moved.unit_images(), pictures()[0] / 255)
+    assert torch.equal(moved.columns["depth"], sample.columns["depth"])
+
+
 def test_translations_in_pixels():
     images = torch.rand(1, 3, 32, 32)
     augmentation = Fixed(["TranslateX"], [-3], translate_pixels=10)
@@ -231,7 +241,8 @@ def test_compiled_equals_eager(increasing, pictures):
 
 def test_mistakes():
     for keys, message in (
-        ({"layers": 0}, "at least 1"),
+        ({"layers": -1}, "a whole number from 0 on"),
+        ({"layers": 1.5}, "a whole number from 0 on"),
         ({"magnitude": 11}, "from 0 to 10"),
         ({"magnitude_std": -1}, "from 0 on"),
         ({"probability": 2}, "between 0 and 1"),
