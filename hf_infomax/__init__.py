@@ -16,12 +16,14 @@ from transformers import (
 from .models import bounds, colors, critics, negatives, priors
 from .models.configuration_cmc import CMCConfig
 from .models.configuration_dim import DIMConfig
+from .models.configuration_infomin import InfoMinConfig
 from .models.configuration_instdisc import InstDiscConfig
 from .models.configuration_predictive import PredictiveConfig
 from .models.errors import UsageError
 from .models.modeling_cmc import CMCForImageClassification, CMCForPreTraining, CMCModel
 from .models.modeling_dim import DIMForImageClassification, DIMForPreTraining, DIMModel
 from .models.modeling_infomax import PreTrainingOutput
+from .models.modeling_infomin import InfoMinForImageClassification, InfoMinForPreTraining, InfoMinModel
 from .models.modeling_instdisc import InstDiscForImageClassification, InstDiscForPreTraining, InstDiscModel
 from .models.modeling_predictive import PredictiveForImageClassification, PredictiveForPreTraining, PredictiveModel
 
@@ -32,6 +34,7 @@ METHODS = {
     "dim": (DIMConfig, DIMModel, DIMForPreTraining, DIMForImageClassification),
     "cmc": (CMCConfig, CMCModel, CMCForPreTraining, CMCForImageClassification),
     "instdisc": (InstDiscConfig, InstDiscModel, InstDiscForPreTraining, InstDiscForImageClassification),
+    "infomin": (InfoMinConfig, InfoMinModel, InfoMinForPreTraining, InfoMinForImageClassification),
     "predictive": (PredictiveConfig, PredictiveModel, PredictiveForPreTraining, PredictiveForImageClassification),
 }
 
@@ -52,6 +55,10 @@ __all__ = [
     "DIMForImageClassification",
     "DIMForPreTraining",
     "DIMModel",
+    "InfoMinConfig",
+    "InfoMinForImageClassification",
+    "InfoMinForPreTraining",
+    "InfoMinModel",
     "InstDiscConfig",
     "InstDiscForImageClassification",
     "InstDiscForPreTraining",

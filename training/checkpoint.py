@@ -120,8 +120,8 @@ def load(
     if state is not None:
         if not (path / "state").is_dir():
             raise UsageError(
-                f"Checkpoint '{path.name}' has no memory bank, which the recipe asks for: resume with the recipe it was made by, "
-                "or choose another output_dir."
+                f"Checkpoint '{path.name}' has no memory bank or queue, which the recipe asks for: resume with the recipe it was "
+                "made by, or choose another output_dir."
             )
         state.load(path / "state")
     random = path / f"rng-{accelerator.process_index}.safetensors"

@@ -85,7 +85,7 @@ class EvalRecipe:
 
 @dataclass
 class Recipe:
-    method: str = MISSING  # dim, cmc, instdisc or predictive
+    method: str = MISSING  # dim, cmc, instdisc, infomin or predictive
     preset: str | None = (
         None  # a name of the method's configuration, such as ann+ of instdisc; model.* has the last word
     )
@@ -123,7 +123,8 @@ def load_recipe(name: str, overrides: list[str] | tuple[str, ...] = ()) -> Recip
 
 
 def read_file(path: Path) -> Any:
-    """A recipe's YAML over that of its `base`, a recipe beside it, where it names one: what it does not say is as there.
+    """A recipe's YAML over that of its `base`, a recipe beside it, where it names one: what it does not say is as there, but for
+    the strengths of views where it names others, and the options of a backbone likewise.
 
     Raises:
         UsageError: there is no such recipe.
@@ -132,7 +133,14 @@ def read_file(path: Path) -> Any:
         raise unknown_name("recipe", path.stem, sorted(file.stem for file in RECIPES.glob("*.yaml")))
     own = OmegaConf.load(path)
     base = own.pop("base", None)
-    return own if base is None else OmegaConf.merge(read_file(path.parent / f"{base}.yaml"), own)
+    if base is None:
+        return own
+    below = read_file(path.parent / f"{base}.yaml")
+    if "recipe" in own.get("views", {}):
+        below.views = {}
+    if "backbone" in own.get("model", {}):
+        below.get("model", {}).pop("backbone_kwargs", None)
+    return OmegaConf.merge(below, own)
 
 
 def read_settings(schema: type[Settings], base: Any, overrides: list[str] | tuple[str, ...]) -> Settings:

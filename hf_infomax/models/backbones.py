@@ -3,11 +3,12 @@
 | name | input | last map | vector before the classifier | source |
 |---|---|---|---|---|
 | `dim_dcgan` | 32x32 | 4x4x256 | fc 1024 | Deep InfoMax A.1, the CIFAR encoder |
+| `dcgan_pooled` | 32x32, or any | 4x4x256 | fc 1024, of the averaged map | the same where images have several sizes, as pieces |
 | `dim_alexnet` | 64x64 | 7x7x192 | fc 4096, 4096 | Deep InfoMax A.1, Tiny ImageNet and STL-10 |
 | `cmc_alexnet` | 224x224 | 6x6x128 | fc 2048, 2048 | CMC Table 9, half of AlexNet: one of two encoders |
 | `cmc_alexnet_stl10` | 64x64 | 7x7x96 | fc 2048, 2048 | CMC Table 8, the same for STL-10 |
 | `cmc_nyu` | 128x128 | 4x4x512 | fc 512 | CMC Table 10, for patches of NYU-Depth-V2; its fc7 is y, 256 |
-| `resnet18_cifar`, `resnet34_cifar`, `resnet50_cifar` | 32x32 | 4x4 | pooled | He et al. 2016 with the usual 3x3 stride-1 stem |
+| `resnet10_cifar`, `resnet18_cifar`, `..34..`, `..50..` | 32x32 | 4x4 | pooled | He et al. 2016 with the usual 3x3 stride-1 stem |
 | `resnet50_x05`, `resnet50_x2` | 224x224 | 7x7 | pooled 1024, 4096 | CMC Table 1, every layer half or twice as wide |
 
 They keep timm's conventions (`forward_features`, `forward_intermediates`, `forward_head(pre_logits=True)`, `feature_info`,
@@ -40,12 +41,14 @@ def _cfg(size: int, first_conv: str, classifier: str, fixed_input_size: bool) ->
 default_cfgs = generate_default_cfgs(
     {
         "dim_dcgan": _cfg(32, "conv1.0", "head", fixed_input_size=True),
+        "dcgan_pooled": _cfg(32, "conv1.0", "head", fixed_input_size=False),
         "dim_alexnet": _cfg(64, "conv1.0", "head", fixed_input_size=True),
         "cmc_alexnet": _cfg(224, "conv1.0", "head", fixed_input_size=True),
         "cmc_alexnet_stl10": _cfg(64, "conv1.0", "head", fixed_input_size=True),
         "cmc_nyu": _cfg(128, "conv1.0", "head", fixed_input_size=True),
         "resnet50_x05": _cfg(224, "conv1", "fc", fixed_input_size=False),
         "resnet50_x2": _cfg(224, "conv1", "fc", fixed_input_size=False),
+        "resnet10_cifar": _cfg(32, "conv1", "fc", fixed_input_size=False),
         "resnet18_cifar": _cfg(32, "conv1", "fc", fixed_input_size=False),
         "resnet34_cifar": _cfg(32, "conv1", "fc", fixed_input_size=False),
         "resnet50_cifar": _cfg(32, "conv1", "fc", fixed_input_size=False),
@@ -71,6 +74,7 @@ class ConvNet(nn.Module):
         convolutions: (kernel, stride, padding) of every stage; None for DCGAN's (4, 2, 1), or (3, 1, 1) where stages pool.
         pooled_stages: the stages, counted from 0, whose convolution is followed by max-pooling of stride 2.
         pool_size: side of the pooling's window.
+        averaged: the hidden layers see the mean of the last map, not the flattened map, so that images may be of any size.
         dropout: of the hidden layers.
     """
 
@@ -84,6 +88,7 @@ class ConvNet(nn.Module):
         convolutions: tuple[tuple[int, int, int], ...] | None = None,
         pooled_stages: tuple[int, ...] = (),
         pool_size: int = 3,
+        averaged: bool = False,
         dropout: float = 0.0,
     ):
         super().__init__()
@@ -103,8 +108,8 @@ class ConvNet(nn.Module):
             self.feature_info.append({"num_chs": outputs, "reduction": reduction, "module": name})
         self.num_features = inputs
         self.hidden_sizes = tuple(hidden_sizes)
-        hidden: list[nn.Module] = [nn.Flatten()]
-        features = inputs * side * side
+        hidden: list[nn.Module] = [nn.AdaptiveAvgPool2d(1), nn.Flatten()] if averaged else [nn.Flatten()]
+        features = inputs if averaged else inputs * side * side
         for size in hidden_sizes:
             hidden += [nn.Linear(features, size, bias=False), nn.BatchNorm1d(size), nn.ReLU(inplace=True)]
             if dropout:
@@ -174,6 +179,11 @@ def dim_dcgan(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     return build_model_with_cfg(ConvNet, "dim_dcgan", pretrained, **kwargs)
 
 
+def dcgan_pooled(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """The convolutions of `dim_dcgan` with fc 1024 on the mean of the last map, for images of any size."""
+    return build_model_with_cfg(ConvNet, "dcgan_pooled", pretrained, averaged=True, **kwargs)
+
+
 def dim_alexnet(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """Deep InfoMax's encoder of 64x64 images: five convolutions and two fc 4096 (A.1, after AlexNet)."""
     shape = {
@@ -233,6 +243,12 @@ def resnet50_x2(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     return build_model_with_cfg(ScaledResNet, "resnet50_x2", pretrained, **(shape | kwargs))
 
 
+def resnet10_cifar(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ResNet-10, one block in each stage, with the stem for 32x32 images; 0.3 M weights with channels (16, 32, 64, 128)."""
+    shape = {"block": BasicBlock, "layers": (1, 1, 1, 1)}
+    return build_model_with_cfg(CIFARResNet, "resnet10_cifar", pretrained, **shape, **kwargs)
+
+
 def resnet18_cifar(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """ResNet-18 with the stem for 32x32 images."""
     shape = {"block": BasicBlock, "layers": (2, 2, 2, 2)}
@@ -254,12 +270,14 @@ def resnet50_cifar(pretrained: bool = False, **kwargs: Any) -> nn.Module:
 # The file travels with every checkpoint and may be executed a second time; timm warns when a name is registered twice.
 for _entrypoint in (
     dim_dcgan,
+    dcgan_pooled,
     dim_alexnet,
     cmc_alexnet,
     cmc_alexnet_stl10,
     cmc_nyu,
     resnet50_x05,
     resnet50_x2,
+    resnet10_cifar,
     resnet18_cifar,
     resnet34_cifar,
     resnet50_cifar,

@@ -95,7 +95,8 @@ def donsker_varadhan(positive: Tensor, negative: Tensor, moving_average: Tensor 
     .. math:: \hat I = E_J[p] - \log E_M[e^{n}]
 
     Deep InfoMax eq. 2. The expectation over the product of marginals M runs over all unmasked negatives of the batch inside one
-    logarithm, which `infonce` takes per positive: that is why this one has no ceiling, and a larger variance.
+    logarithm, which `infonce` takes per positive: that is why this one has no ceiling, and a larger variance. Each of several
+    processes takes its own anchors' (see `negatives.InBatch`).
 
     Args:
         positive: (...,) scores of the positives.

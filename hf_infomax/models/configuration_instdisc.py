@@ -30,7 +30,8 @@ class InstDiscConfig(ContrastiveConfig):
         critic_units (`int`): hidden units of the last two (128).
         head (`str`, *optional*): "linear", or "mlp" with one hidden layer as SimCLR has, between the representation y, which users
             receive, and what is compared; None: y itself is compared.
-        head_units (`int`, *optional*): of its hidden layer and its output; None: D.
+        head_units (`int`, *optional*): of its output; None: D.
+        head_hidden_units (`int`, *optional*): of its hidden layer; None: as many as y has.
 
     >>> import hf_infomax
     >>> hf_infomax.InstDiscConfig.preset("ann+", anneal_epochs=30).negatives
@@ -50,6 +51,7 @@ class InstDiscConfig(ContrastiveConfig):
     critic_units: int = 128
     head: str | None = None
     head_units: int | None = None
+    head_hidden_units: int | None = None
 
 
 __all__ = ["InstDiscConfig"]

@@ -7,8 +7,11 @@ One contract for all. Of B images,
 
 and `critic(x, y)` asks about every pair of images: (B, B, L), rows are y's, columns are x's. `critic(x, y, candidates)` asks each y
 only about the images that `candidates` (B, K) names: (B, K, L). A critic knows neither which pairs are positive nor what is done
-with the scores. Those that are a dot product say so by `dot_product`, and of what by `embed_x` and `embed_y`: a memory bank asks
-them for far less. Scores are float32 whatever the autocast: in bfloat16 an InfoNCE of 8.41 moves by 0.02.
+with the scores. Scores are float32 whatever the autocast: in bfloat16 an InfoNCE of 8.41 moves by 0.02.
+
+Each is `compare(embed_x(x), y, candidates)`: what does not depend on y is computed once for each x, before pairs are made, and of
+several processes each embeds its own images and gets the rest from the others. Critics that are a dot product say so by
+`dot_product`, and of what by `embed_x` and `embed_y`: a memory bank asks them for far less.
 
 | critic | T(x, y) | asks about all pairs at the cost of |
 |---|---|---|
@@ -30,32 +33,55 @@ def dot_scores(x: Tensor, y: Tensor, candidates: Tensor | None = None) -> Tensor
     """Dot products of every y with every x, in float32, by one matmul.
 
     Args:
-        x: (B, L, U) and y: (B, U), in the same space.
-        candidates: (B, K) int64, the images each y is compared with; all when None.
+        x: (N, L, U) and y: (B, U), in the same space.
+        candidates: (B, K) int64, those of the N images that each y is compared with; all when None.
 
     Returns:
-        (B, B, L) or (B, K, L) scores.
+        (B, N, L) or (B, K, L) scores.
     """
     images, locations, units = x.shape
     with torch.autocast(x.device.type, enabled=False):
-        scores = y.float() @ x.reshape(images * locations, units).float().T  # (B, B * L)
-    scores = scores.unflatten(1, (images, locations))  # (B, B, L)
+        scores = y.float() @ x.reshape(images * locations, units).float().T  # (B, N * L)
+    scores = scores.unflatten(1, (images, locations))  # (B, N, L)
     if candidates is None:
         return scores
     return scores.gather(1, candidates.unsqueeze(-1).expand(-1, -1, locations))  # (B, K, L)
 
 
-class Dot(nn.Module):
-    r"""The dot product, :math:`T(x, y) = x \cdot y`: what remains of `EncodeAndDot` where x and y are embedded outside, once for
-    several critics."""
+class Critic(nn.Module):
+    """What all critics share; each gives `embed_x`, a module or a method, and `compare`."""
+
+    dot_product = False
+
+    def forward(self, x: Tensor, y: Tensor, candidates: Tensor | None = None) -> Tensor:
+        """x (B, L, C), y (B, D) and perhaps candidates (B, K) -> scores (B, B, L) or (B, K, L)."""
+        return self.compare(self.embed_x(x), y, candidates)
+
+    def compare(self, x: Tensor, y: Tensor, candidates: Tensor | None = None) -> Tensor:
+        """The scores of what `embed_x` gave (N, L, U), for y (B, D): (B, N, L) or (B, K, L). N need not be B: candidates (B, K)
+        are any of the N."""
+        raise NotImplementedError
+
+
+class DotProduct(Critic):
+    """Critics whose score is the dot product of `embed_x` and `embed_y`."""
 
     dot_product = True
 
-    def forward(self, x: Tensor, y: Tensor, candidates: Tensor | None = None) -> Tensor:
-        return dot_scores(x, y, candidates)
+    def compare(self, x: Tensor, y: Tensor, candidates: Tensor | None = None) -> Tensor:
+        return dot_scores(x, self.embed_y(y), candidates)
 
 
-class Cosine(nn.Module):
+class Dot(DotProduct):
+    r"""The dot product, :math:`T(x, y) = x \cdot y`: what remains of `EncodeAndDot` where x and y are embedded outside, once for
+    several critics."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed_x = self.embed_y = nn.Identity()
+
+
+class Cosine(DotProduct):
     r"""Cosine similarity over a temperature, :math:`T(x, y) = \frac{x \cdot y}{\|x\| \|y\|} / \tau` (CMC eq. 3).
 
     No parameters: what it compares must already live in one space. Contrast `EncodeAndDot`, which learns that space.
@@ -65,8 +91,6 @@ class Cosine(nn.Module):
     tensor([[10.,  0.],
             [ 0., 10.]])
     """
-
-    dot_product = True
 
     def __init__(self, temperature: float = 0.07):
         super().__init__()
@@ -79,9 +103,6 @@ class Cosine(nn.Module):
     def embed_y(self, y: Tensor) -> Tensor:
         """Vectors whose dot product with `embed_x` is the score."""
         return F.normalize(y.float(), dim=-1) / self.temperature
-
-    def forward(self, x: Tensor, y: Tensor, candidates: Tensor | None = None) -> Tensor:
-        return dot_scores(self.embed_x(x), self.embed_y(y), candidates)
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}"
@@ -142,7 +163,7 @@ class ResidualEmbedding(nn.Module):
         return self.norm(self.output(F.relu(self.hidden(x))) + self.shortcut_activation(self.shortcut(x)))
 
 
-class EncodeAndDot(nn.Module):
+class EncodeAndDot(DotProduct):
     r"""Encode-and-dot-product, :math:`T(x, y) = f(x) \cdot g(y)` (Deep InfoMax, Figure 5, Tables 7 and 8).
 
     f and g embed x and y in one space of many units. Each x and each y is embedded once, whatever the number of pairs, so all
@@ -153,18 +174,13 @@ class EncodeAndDot(nn.Module):
     torch.Size([8, 8, 16])
     """
 
-    dot_product = True
-
     def __init__(self, x_features: int, y_features: int, units: int = 2048, shortcut: str = "linear"):
         super().__init__()
         self.embed_x = ResidualEmbedding(x_features, units, shortcut, layer_norm=True)
         self.embed_y = ResidualEmbedding(y_features, units, shortcut)
 
-    def forward(self, x: Tensor, y: Tensor, candidates: Tensor | None = None) -> Tensor:
-        return dot_scores(self.embed_x(x), self.embed_y(y), candidates)
 
-
-class Concat(nn.Module):
+class Concat(Critic):
     r"""An MLP on the concatenation, :math:`T(x, y) = D([x, y])` (Deep InfoMax, eq. 9, Tables 5 and 6).
 
     On a flattened map (L = 1) it is the global discriminator, on every location the 1x1 convolutional discriminator of
@@ -182,8 +198,6 @@ class Concat(nn.Module):
     torch.Size([8, 8, 1])
     """
 
-    dot_product = False
-
     def __init__(self, x_features: int, y_features: int, units: int = 512, hidden_layers: int = 2):
         super().__init__()
         first = units if hidden_layers else 1
@@ -192,10 +206,10 @@ class Concat(nn.Module):
         self.hidden = nn.ModuleList(nn.Linear(units, units) for _ in range(hidden_layers - 1))
         self.score = nn.Linear(units, 1) if hidden_layers else None
 
-    def forward(self, x: Tensor, y: Tensor, candidates: Tensor | None = None) -> Tensor:
-        x, y = self.embed_x(x), self.embed_y(y)  # (B, L, U), (B, U)
-        x = x.unsqueeze(0) if candidates is None else x[candidates]  # (1, B, L, U) or (B, K, L, U)
-        pairs = x + y[:, None, None]  # (B, B or K, L, U)
+    def compare(self, x: Tensor, y: Tensor, candidates: Tensor | None = None) -> Tensor:
+        y = self.embed_y(y)  # (B, U)
+        x = x.unsqueeze(0) if candidates is None else x[candidates]  # (1, N, L, U) or (B, K, L, U)
+        pairs = x + y[:, None, None]  # (B, N or K, L, U)
         if self.score is None:
             return pairs.float().squeeze(-1)
         for layer in self.hidden:

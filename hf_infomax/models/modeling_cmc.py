@@ -13,6 +13,7 @@ from .encoder import locations
 from .errors import UsageError, choose, unknown_name
 from .modeling_contrastive import ContrastiveForPreTraining, mean_of
 from .modeling_infomax import InfoMaxForImageClassification, InfoMaxModel, PreTrainingOutput
+from .processes import gather, own_weight
 from .views import stand_in, view_pairs
 
 
@@ -38,7 +39,7 @@ class CMCForPreTraining(ContrastiveForPreTraining):
 
     In the contract: the views are colour channels, and columns of the batch such as depth; each has an encoder; the critic is the
     cosine over a temperature (eq. 3), or encode-and-dot between a vector and locations (A.2); the negatives are the other view of
-    other images, of the batch or of a memory bank; the bound is the configuration's, InfoNCE in the paper.
+    other images, of the batch of all processes or of a memory bank; the bound is the configuration's, InfoNCE in the paper.
 
     >>> import torch, hf_infomax
     >>> output = hf_infomax.CMCForPreTraining(hf_infomax.CMCConfig())(torch.rand(8, 3, 32, 32))
@@ -102,13 +103,18 @@ class CMCForPreTraining(ContrastiveForPreTraining):
             pixel_values: RGB in [0, 1] (B, 3, H, W).
             state: what `training_state` gave, where the negatives come from a bank.
             sample_index: (B,) int64, each image's place in the data, for the bank.
-            present: view -> (B,) bool. A sample without a view takes no part in the pairs of that view.
+            present: view -> (B,) bool, of the same views on all processes. A sample without a view takes no part in the pairs of
+                that view.
             columns: the views that come beside the image, (B, C, H, W), by name.
 
         Returns:
             `loss`, `bound` and `parts`, one for each direction ("L->ab": anchored at L), and what is told of negatives of a region.
+            Each part is of the own images; where processes have different numbers of a pair, the loss weighs it by them, so that
+            its mean over processes is that of all images.
         """
-        encoded, present = self._encode(pixel_values, present or {}, columns)
+        # All processes agree on what is lacking, or one would wait for the others.
+        present = {name: rows for name, rows in (present or {}).items() if not gather(rows).all()}
+        encoded = self._encode(pixel_values, present, columns)
         vectors = {name: layers[self.vector] for name, layers in encoded.items()}  # (B, D)
         negatives = self.samplers(state, sample_index, list(vectors))
         if not self.banked and not present:
@@ -118,13 +124,11 @@ class CMCForPreTraining(ContrastiveForPreTraining):
         for anchor, target in self.pairs:
             rows, name = both(present.get(anchor), present.get(target)), f"{anchor}->{target}"
             x, y = targets[target], anchors[anchor]
-            if not self.banked and rows is not None and rows.sum() < self.negatives.least:
-                bounds[name] = 1.0, nothing(x, y)
-                continue
-            # With a bank an empty pair is asked about too, and backwards: other processes wait for this one.
+            # An empty pair is asked about too, and backwards: other processes wait for this one.
             scores = negatives[target](self.critic, x, y, rows)
             estimate = self.estimate(name, *scores, state)
-            bounds[name] = 1.0, estimate if len(scores[0]) else nothing(x, y, *scores)
+            weight = 1.0 if rows is None else own_weight(len(scores[0]), y.device)
+            bounds[name] = weight, estimate if len(scores[0]) else nothing(x, y, *scores)
             told.append(self.vince(negatives[target], *scores, y, rows))
         output = PreTrainingOutput.compose(self.config.bound, bounds, told=mean_of(told))
         if self.banked:
@@ -137,15 +141,14 @@ class CMCForPreTraining(ContrastiveForPreTraining):
         self, pixel_values: Tensor | None = None, present: dict[str, Tensor] | None = None, **columns: Any
     ) -> dict[str, Tensor]:
         """View -> the vectors (B, D) that are compared and that a bank keeps, for what that is where a view is missing."""
-        encoded, _ = self._encode(pixel_values, present or {}, columns)
+        encoded = self._encode(pixel_values, present or {}, columns)
         return {name: layers[self.vector] for name, layers in encoded.items()}
 
     def _encode(
         self, pixel_values: Tensor | None, present: dict[str, Tensor], columns: dict[str, Any]
-    ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
-        """View -> the layers that are compared, and who is present where somebody is missing."""
+    ) -> dict[str, dict[str, Tensor]]:
+        """View -> the layers that are compared."""
         shown = self.model.views(pixel_values, self.config.views, **columns)
-        present = {name: rows for name, rows in present.items() if name in shown and not rows.all()}
         wanted = {self.vector, self.local_layer} - {None}
         encoded = {}
         for name, view in shown.items():
@@ -153,7 +156,7 @@ class CMCForPreTraining(ContrastiveForPreTraining):
                 view = stand_in(view, present[name])
             layers = self.model.encoder_of(name)(view)
             encoded[name] = {layer: layers[layer] for layer in wanted}
-        return encoded, present
+        return encoded
 
     def _sides(self, encoded: dict[str, dict[str, Tensor]]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """View -> y (B, D) as an anchor, and x (B, L, C) as a target."""
@@ -174,7 +177,7 @@ def both(one: Tensor | None, other: Tensor | None) -> Tensor | None:
 
 
 def nothing(*tensors: Tensor) -> Tensor:
-    """The estimate of a pair that no sample has: 0, with all that led to it in the graph, as distributed training wants."""
+    """The estimate of a pair that no own sample has: 0, with all that led to it in the graph, as distributed training wants."""
     return 0.0 * sum(tensor.float().sum() for tensor in tensors)
 
 

@@ -33,6 +33,8 @@ class ContrastiveForPreTraining(InfoMaxForPreTraining):
     """Vectors against vectors, by one critic: of the batch, or of a memory bank for each view."""
 
     further_bounds = {"nce": nce}
+    #: Whence negatives may be, by the name that configurations use; a method may know more.
+    origins = NEGATIVES
 
     #: Negatives of an image that a bank is asked for where the configuration says nothing.
     paper_negatives: int
@@ -44,7 +46,7 @@ class ContrastiveForPreTraining(InfoMaxForPreTraining):
             size: of the vectors that are compared, which a bank keeps.
         """
         config, self.size = self.config, size
-        self.banked, restricted = choose("negatives", config.negatives, NEGATIVES)
+        self.banked, restricted = choose("negatives", config.negatives, self.origins)
         self.close_positive = choose("positives", config.positives, POSITIVES)
         self.make_close = choose("close_neighbors", config.close_neighbors, CLOSE)
         if config.bound == "nce" and config.negatives != "bank":

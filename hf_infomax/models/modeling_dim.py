@@ -40,7 +40,7 @@ class DIMForPreTraining(InfoMaxForPreTraining):
 
     In the contract: the views are the image's last map (global) or every location of an earlier map (local), and its own
     representation y; one encoder gives all; the critic is a concatenating MLP (global) or encode-and-dot or
-    concat-and-convolve (local); the negatives are the other images of the batch; the bound is the configuration's.
+    concat-and-convolve (local); the negatives are the other images of the batch of all processes; the bound is the configuration's.
 
     >>> import torch, hf_infomax
     >>> output = hf_infomax.DIMForPreTraining(hf_infomax.DIMConfig(dot_units=64))(torch.rand(8, 3, 32, 32))
@@ -99,7 +99,7 @@ class DIMForPreTraining(InfoMaxForPreTraining):
 
     @torch.no_grad()
     def location_losses(self, pixel_values: Tensor, global_values: Tensor | None = None) -> Tensor:
-        """The InfoNCE loss at each location, against the other images of the batch (Figure 13).
+        """The InfoNCE loss at each location, against the other images of the batch (Figure 13); a collective call.
 
         Args:
             pixel_values: RGB in [0, 1] (B, 3, H, W), from which the local map is computed.

@@ -181,6 +181,7 @@ class InfoMaxModel(InfoMaxPreTrainedModel):
         r"^embed_",
         r"^decoders\.",
         r"^head\.",
+        r"^jigsaw\.",
     ]
 
     def __init__(self, config: InfoMaxConfig):

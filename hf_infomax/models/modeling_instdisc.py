@@ -36,9 +36,9 @@ class InstDiscForPreTraining(ContrastiveForPreTraining):
               y_{2:K} \sim p, \text{ or } q_{\tau, \gamma}
 
     In the contract: the views are augmentations of an image (eq. 9), or one and what a memory bank remembers of the others (eq. 5,
-    a weighted view set, eq. 7); one encoder; the critic is one of appendix D's; the negatives are of the batch, of all data, of a
-    ball or of an annulus around M[i]; the bound is InfoNCE, which over a restricted region is VINCE. IR, SimCLR, BALL, ANN and LA
-    differ in the configuration alone.
+    a weighted view set, eq. 7); one encoder; the critic is one of appendix D's; the negatives are of the batch of all processes, of
+    all data, of a ball or of an annulus around M[i]; the bound is InfoNCE, which over a restricted region is VINCE. IR, SimCLR,
+    BALL, ANN and LA differ in the configuration alone.
 
     The authors' ANN, log p(i) / p(B_i \\ C_i), leaves the positive out of its denominator, for i is in C_i; as a bound (Lemma 5.1)
     it needs it, and here has it. BALL+ begins at a threshold of minus infinity, where the text says infinity.
@@ -67,7 +67,7 @@ class InstDiscForPreTraining(ContrastiveForPreTraining):
         self.head = None
         if config.head is not None:
             units = config.head_units or size
-            self.head, size = choose("head", config.head, HEADS)(size, units), units
+            self.head, size = choose("head", config.head, HEADS)(size, units, config.head_hidden_units), units
         self.critic = choose(
             "critic",
             config.critic,
@@ -102,7 +102,8 @@ class InstDiscForPreTraining(ContrastiveForPreTraining):
             negatives of a region "vince" in nats, "infonce" beside it, which is the `bound`, "vince_holds" and "vince_below"; see
             `negatives.FromBank.told`.
         """
-        vectors = self._vectors(pixel_values).unbind(1)  # V times (B, D)
+        images = self.augmentations(pixel_values)
+        vectors = self.embed(images.flatten(0, 1)).unflatten(0, images.shape[:2]).unbind(1)  # V times (B, D)
         sampler = self.samplers(state, sample_index, [self.view])[self.view]
         pairs = {f"{x + 1}->{y + 1}": (x, y) for x, y in permutations(range(len(vectors)), 2)}
         if self.banked:
@@ -125,20 +126,32 @@ class InstDiscForPreTraining(ContrastiveForPreTraining):
     @torch.no_grad()
     def embeddings(self, pixel_values: Tensor, **_: Any) -> dict[str, Tensor]:
         """View -> the vectors (B, D) that are compared and that a bank keeps, of the first augmentation."""
-        return {self.view: self._vectors(pixel_values)[:, 0]}
+        return {self.view: self.embed(self.augmentations(pixel_values)[:, 0])}
 
-    def _vectors(self, pixel_values: Tensor | None) -> Tensor:
-        """What is compared, unit vectors (B, V, D)."""
+    def augmentations(self, pixel_values: Tensor | None) -> Tensor:
+        """The batch as V augmentations of each image (B, V, 3, H, W).
+
+        Raises:
+            UsageError: there is no batch, or it is none of images, or too small for the negatives.
+        """
         if pixel_values is None or pixel_values.dim() not in (4, 5):
             given = "nothing" if pixel_values is None else tuple(pixel_values.shape)
             raise UsageError(
                 f"pixel_values must be (batch, 3, height, width) or (batch, views, 3, height, width), not {given}."
             )
         images = pixel_values.unsqueeze(1) if pixel_values.dim() == 4 else pixel_values
-        if not self.banked:
+        if self.config.negatives == "batch":
             self.negatives.require(len(images))
-        encoded = self.model.encode(images.flatten(0, 1), [self.view])[self.view][self.vector]
-        return F.normalize((self.head(encoded) if self.head else encoded).float(), dim=1).unflatten(0, images.shape[:2])
+        return images
+
+    def represent(self, images: Tensor) -> Tensor:
+        """The global vectors (N, F) of images (N, 3, H, W), before the head."""
+        return self.model.encode(images, [self.view])[self.view][self.vector]
+
+    def embed(self, images: Tensor) -> Tensor:
+        """What is compared of images (N, 3, H, W): unit vectors (N, D)."""
+        y = self.represent(images)
+        return F.normalize((self.head(y) if self.head else y).float(), dim=1)
 
 
 class InstDiscForImageClassification(InfoMaxForImageClassification):

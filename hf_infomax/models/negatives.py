@@ -6,8 +6,9 @@ Where views can be missing, `rows` (B,) bool names the images that take part, an
 
 | sampler | the negatives of a y are | K |
 |---|---|---|
-| `InBatch` | the other images of the batch, encoded in this step | (B - 1) L, or fewer |
+| `InBatch` | the other images of the batch, encoded in this step by all of P processes | (P B - 1) L, or fewer |
 | `FromBank` | samples of a region of the whole data, as a memory bank remembers them | any number up to N - 1 |
+| `FromQueue` | the images of the last batches, as a momentum copy encoded them | what the queue holds |
 """
 
 from collections.abc import Callable
@@ -18,18 +19,25 @@ from torch.nn import functional as F
 
 from .bank import MemoryBank
 from .bounds import infonce
+from .critics import Critic
 from .errors import UsageError
-from .processes import gather, own_part
+from .key_queue import KeyQueue
+from .processes import gather, gather_with_gradient, own_part, world
 from .regions import Candidates
 
 
 class InBatch:
     """The other images of the batch, every location of each a negative.
 
+    The batch is that of all P processes, as many images of each: what the critic has embedded of x travels, with its gradient, and
+    each process scores its own y against all. So InfoNCE and the Jensen-Shannon bound, which are means over anchors, have the loss
+    and the gradient, averaged over processes, that one process has with all the images. Donsker-Varadhan takes one logarithm of
+    the own anchors against all images in each process; the mean of such logarithms is below the one of all, the bound above.
+
     Args:
         num_negatives: how many other images each y is compared with, each lending all of its L features (Figure 8 of Deep
-            InfoMax counts so: its 0 = log2(1) is one negative for each positive). None: all B - 1. Fewer are drawn at
-            random as cyclic shifts of the batch, so that every image serves equally often.
+            InfoMax counts so: its 0 = log2(1) is one negative for each positive). None: all P B - 1. Fewer are drawn at
+            random as cyclic shifts of the batch, the same on all processes, so that every image serves equally often.
 
     Raises:
         UsageError: the batch holds one image, or fewer others than `num_negatives`.
@@ -44,28 +52,35 @@ class InBatch:
     def __init__(self, num_negatives: int | None = None):
         self.num_negatives = num_negatives
 
-    def __call__(
-        self, critic: Callable[..., Tensor], x: Tensor, y: Tensor, rows: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Scores of the positives (B, L) and of the negatives (B, 1, K) for x (B, L, C) and y (B, D)."""
+    def __call__(self, critic: Critic, x: Tensor, y: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Scores of the positives (B, L) and of the negatives (B, 1, K) for x (B, L, C) and y (B, D) of this process.
+
+        A collective call, forwards and backwards: a process without `rows` gets scores of no anchor, and keeps them in its graph.
+        Nobody has an anchor where too few images of all processes take part.
+        """
+        if rows is None:
+            self.require(len(y))
+        x = gather_with_gradient(critic.embed_x(x))  # (P * B, L, U)
+        first = world()[0] * len(y)  # among them, this process' first
         if rows is not None:
-            x, y = x[rows], y[rows]
-        batch = len(y)
-        self.require(batch)
+            everyone = gather(rows)  # (P * B,)
+            x, y, first = x[everyone], y[rows], int(everyone[:first].sum())
+            y = y if len(x) >= self._least else y[:0]
         if self.num_negatives is None:
-            return self._all_others(critic(x, y))
-        shifts = torch.randperm(batch - 1, device=y.device)[: self.num_negatives] + 1  # (K,), never 0: not itself
-        candidates = torch.cat([shifts.new_zeros(1), shifts]) + torch.arange(batch, device=y.device)[:, None]
-        scores = critic(x, y, candidates % batch)  # (B, 1 + K, L), the positive first
+            return self._all_others(critic.compare(x, y), first)
+        own = torch.arange(first, first + len(y), device=y.device)
+        scores = critic.compare(x, y, self._candidates(own, len(x)))  # (B, 1 + K, L), the positive first
         return scores[:, 0], scores[:, 1:].flatten(1).unsqueeze(1)
 
     @property
-    def least(self) -> int:
+    def _least(self) -> int:
         """Images that a batch must have."""
         return 1 + (self.num_negatives or 1)
 
     def require(self, batch: int) -> None:
-        """Refuse a batch that cannot lend the negatives; models ask before they encode, since batch norm fails less clearly."""
+        """Refuse a batch, this process' part of it, that cannot lend the negatives; models ask before they encode, since batch norm
+        fails less clearly."""
+        batch *= world()[1]
         if batch < 2:
             raise UsageError("A batch of one image holds no negatives for the bound: use a batch size of at least 2.")
         if self.num_negatives is not None and not 1 <= self.num_negatives < batch:
@@ -74,12 +89,20 @@ class InBatch:
                 f"choose 1 to {batch - 1}, or none for all."
             )
 
+    def _candidates(self, own: Tensor, batch: int) -> Tensor:
+        """Each own image, its place (B,) in the batch of all, and the images that it is compared with: (B, 1 + K)."""
+        shifts = 1 + torch.randperm(max(batch - 1, 0), device=own.device)  # never 0: not itself
+        shifts = gather(shifts)[: len(shifts)][: self.num_negatives]  # (K,), those of the first process
+        return (own.unsqueeze(1) + torch.cat([shifts.new_zeros(1), shifts])) % max(batch, 1)
+
     @staticmethod
-    def _all_others(scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Split scores of all pairs (B, B, L): the diagonal is positive, the rest negative."""
-        own = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
-        positive = scores.diagonal().T  # (B, L)
-        negative = scores.masked_fill(own.unsqueeze(-1), -torch.inf)  # (B, B, L)
+    def _all_others(scores: Tensor, first: int) -> tuple[Tensor, Tensor]:
+        """Split scores of all pairs (B, P * B, L): the diagonal that begins at the own first image is positive, the rest
+        negative."""
+        places = torch.arange(scores.shape[1], device=scores.device) - first
+        own = torch.arange(len(scores), device=scores.device).unsqueeze(1) == places  # (B, P * B)
+        positive = scores.diagonal(first).T  # (B, L)
+        negative = scores.masked_fill(own.unsqueeze(-1), -torch.inf)  # (B, P * B, L)
         return positive, negative.flatten(1).unsqueeze(1)
 
 
@@ -191,6 +214,38 @@ class FromBank:
                 f"All {negative.shape[-1]:,} background neighbours of an image are its close neighbours, no negatives are left: "
                 "raise model.ball_size, or make the neighbourhoods smaller by model.num_clusters or model.num_neighbors."
             )
+
+
+class FromQueue:
+    """The keys of the last batches, as a momentum copy encoded them: one step's view of a queue.
+
+    The negatives are all keys that there are, the same for all anchors, but those of an anchor's own image. The positive is x, the
+    key of this step, which goes into the queue after it.
+
+    Args:
+        queue: of the view that x is.
+        sample_index: (B,) int64, the batch's places in the data; None where they have none.
+
+    >>> import torch, hf_infomax
+    >>> queue = KeyQueue(20, 32)
+    >>> queue.enqueue(torch.randn(20, 32))
+    >>> positive, negative = FromQueue(queue)(hf_infomax.critics.Cosine(), torch.randn(8, 1, 32), torch.randn(8, 32))
+    >>> positive.shape, negative.shape
+    (torch.Size([8, 1]), torch.Size([8, 1, 20]))
+    """
+
+    def __init__(self, queue: KeyQueue, sample_index: Tensor | None = None):
+        self.queue, self.sample_index = queue, sample_index
+
+    def __call__(self, critic: Callable[..., Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores of the positives (B, 1) and of the negatives (B, 1, K) for x (B, 1, C) and y (B, D)."""
+        positive = aligned(critic, F.normalize(x.squeeze(1).float(), dim=-1), y)  # (B, 1)
+        if critic.dot_product:
+            negative = self.queue.scores(critic.embed_y(y), self.sample_index)  # (B, K)
+        else:
+            rows = self.queue.rows[: self.queue.filled].unsqueeze(1)  # (K, 1, D)
+            negative = self.queue.without_own(critic(rows, y).squeeze(-1), self.sample_index)
+        return positive, negative.unsqueeze(1)
 
 
 def log_mean_exp(scores: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 
-from hf_infomax import CMCConfig, DIMConfig, InstDiscConfig, PredictiveConfig
+from hf_infomax import CMCConfig, DIMConfig, InfoMinConfig, InstDiscConfig, PredictiveConfig
 
 SMALL = {"backbone_kwargs": {"channels": [8, 12, 16], "hidden_sizes": [24]}, "representation_size": 10}
 
@@ -35,6 +35,16 @@ def instdisc_config():
         sizes = {"critic_units": 12, "ball_size": 12, "num_negatives": count, "num_neighbors": 3, "bank_fill": "random"}
         clusters = {"num_clusters": 10, "num_clusterings": 2, "cluster_iterations": 5}
         return InstDiscConfig.preset(preset, **{**SMALL, **sizes, **clusters, **options})
+
+    return make
+
+
+@pytest.fixture
+def infomin_config():
+    def make(preset="infomin", **options):
+        bank = {"num_negatives": 8, "bank_fill": "random"} if preset == "pirl" else {}
+        sizes = {"head_units": 6, "queue_size": 16, "queue_fill": "grow"}
+        return InfoMinConfig.preset(preset, **{**SMALL, **sizes, **bank, **options})
 
     return make
 

@@ -10,8 +10,8 @@ from torch import nn
 from hf_infomax.models import backbones
 from hf_infomax.models.backbones import ConvNet
 
-CONVNETS = ("dim_dcgan", "dim_alexnet", "cmc_alexnet", "cmc_alexnet_stl10", "cmc_nyu")
-NAMES = (*CONVNETS, "resnet18_cifar", "resnet34_cifar", "resnet50_cifar")
+CONVNETS = ("dim_dcgan", "dcgan_pooled", "dim_alexnet", "cmc_alexnet", "cmc_alexnet_stl10", "cmc_nyu")
+NAMES = (*CONVNETS, "resnet10_cifar", "resnet18_cifar", "resnet34_cifar", "resnet50_cifar")
 
 # The hidden layers of the AlexNets hold up to 55 million weights as published; their maps are what is looked at here.
 LIGHT = {name: {"hidden_sizes": (48, 40)} for name in ("dim_alexnet", "cmc_alexnet", "cmc_alexnet_stl10")}
@@ -60,6 +60,8 @@ def test_they_keep_timm_s_conventions(name):
     ("name", "last_map", "vector"),
     [
         ("dim_dcgan", (256, 4, 4), 1024),
+        ("dcgan_pooled", (256, 4, 4), 1024),
+        ("resnet10_cifar", (512, 4, 4), 512),
         ("resnet18_cifar", (512, 4, 4), 512),
         ("resnet34_cifar", (512, 4, 4), 512),
         ("resnet50_cifar", (2048, 4, 4), 2048),

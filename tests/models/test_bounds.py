@@ -2,10 +2,11 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from hf_infomax.models.bounds import BOUNDS, IN_NATS, donsker_varadhan, infonce, jensen_shannon
-from hf_infomax.models.critics import EncodeAndDot
+from hf_infomax.models.critics import Critic, EncodeAndDot
 from hf_infomax.models.negatives import InBatch
 
 
@@ -204,11 +205,14 @@ def log_density_ratio(x, y, rho):
 def optimal_scores(samples, rho, dims, num_negatives=None):
     x, y = gaussians(samples, rho, dims)
 
-    def critic(x, y, candidates=None):
-        x = x.unsqueeze(0) if candidates is None else x[candidates]
-        return log_density_ratio(x, y[:, None, None], rho)
+    class Optimal(Critic):
+        embed_x = nn.Identity()
 
-    return InBatch(num_negatives)(critic, x.unsqueeze(1), y)
+        def compare(self, x, y, candidates=None):
+            x = x.unsqueeze(0) if candidates is None else x[candidates]
+            return log_density_ratio(x, y[:, None, None], rho)
+
+    return InBatch(num_negatives)(Optimal(), x.unsqueeze(1), y)
 
 
 @pytest.mark.parametrize(("rho", "dims"), [(0.3, 4), (0.6, 2), (0.7, 4)])

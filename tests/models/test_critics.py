@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from hf_infomax import UsageError
-from hf_infomax.models.critics import Concat, Cosine, EncodeAndDot, ResidualEmbedding, dot_scores
+from hf_infomax.models.critics import Concat, Cosine, Dot, EncodeAndDot, ResidualEmbedding, dot_scores
 
 IMAGES, LOCATIONS, X, Y = 5, 6, 7, 4
 
@@ -25,6 +25,7 @@ def candidates():
 
 
 CRITICS = {
+    "dot": Dot,
     "cosine": lambda: Cosine(0.07),
     "encode_and_dot": lambda: EncodeAndDot(X, Y, units=12),
     "encode_and_dot_relu": lambda: EncodeAndDot(X, Y, units=12, shortcut="relu"),
@@ -39,7 +40,7 @@ def critic(request):
 
 @pytest.fixture
 def fitting_y(critic, y):
-    return torch.randn(IMAGES, X) if isinstance(critic, Cosine) else y
+    return torch.randn(IMAGES, X) if isinstance(critic, Cosine | Dot) else y
 
 
 def test_scores_of_all_pairs_have_rows_of_y_and_columns_of_x(critic, x, fitting_y):
@@ -58,6 +59,17 @@ def test_candidates_index_the_scores_of_all_pairs(critic, x, fitting_y, candidat
     for row in range(IMAGES):
         for k in range(3):
             torch.testing.assert_close(some[row, k], everything[row, candidates[row, k]])
+
+
+def test_what_is_embedded_is_compared_with_any_number_of_y(critic, x, fitting_y):
+    embedded, scores = critic.embed_x(x), critic(x, fitting_y)
+    candidates = torch.tensor([[4, 0], [2, 2]])
+    torch.testing.assert_close(critic.compare(embedded, fitting_y[1:3]), scores[1:3])
+    some = critic.compare(embedded, fitting_y[1:3], candidates)
+    for row in range(2):
+        torch.testing.assert_close(some[row], scores[1 + row, candidates[row]])
+    assert critic.compare(embedded, fitting_y[:0]).shape == (0, IMAGES, LOCATIONS)
+    assert critic.compare(embedded[:0], fitting_y[:0]).shape == (0, 0, LOCATIONS)
 
 
 def test_scores_are_float32_under_autocast(critic, x, fitting_y, candidates):

@@ -25,15 +25,21 @@ every_method = pytest.mark.parametrize("method", METHODS)
 every_method_with_a_bound = pytest.mark.parametrize("method", [name for name in METHODS if name != "predictive"])
 
 
+#: What makes a method compare augmentations of a batch with each other, which needs no training state.
+STATELESS = {
+    "instdisc": {"negatives": "batch", "num_negatives": None},
+    "infomin": {"negatives": "batch", "encoder_momentum": None, "jigsaw_weight": 0.0},
+}
+
+
 @pytest.fixture
-def config(method, dim_config, cmc_config, predictive_config, instdisc_config):
-    configs = {"dim": dim_config, "cmc": cmc_config, "predictive": predictive_config, "instdisc": instdisc_config}
-    return partial(configs[method], negatives="batch", num_negatives=None) if method == "instdisc" else configs[method]
+def config(method, request):
+    return partial(request.getfixturevalue(f"{method}_config"), **STATELESS.get(method, {}))
 
 
 def shown(method, images):
-    """What a pretraining model without a memory bank is given: instance discrimination compares two views of each image."""
-    return torch.stack([images, images.flip(-1)], dim=1) if method == "instdisc" else images
+    """What a pretraining model without a training state is given: instance discrimination compares two views of each image."""
+    return torch.stack([images, images.flip(-1)], dim=1) if method in STATELESS else images
 
 
 @pytest.fixture

@@ -4,24 +4,33 @@ import re
 import pytest
 import torch
 from scipy import stats
+from torch.nn import functional as F
 
-from hf_infomax.models import regions
+from hf_infomax.models import negatives, regions
 from hf_infomax.models.bank import MemoryBank
 from hf_infomax.models.bounds import infonce
-from hf_infomax.models.critics import Bilinear, Concat, Cosine, EncodeAndDot
+from hf_infomax.models.critics import Bilinear, Concat, Cosine, Critic, EncodeAndDot
 from hf_infomax.models.errors import UsageError
-from hf_infomax.models.negatives import FromBank, InBatch
+from hf_infomax.models.key_queue import KeyQueue
+from hf_infomax.models.negatives import FromBank, FromQueue, InBatch
 from hf_infomax.models.regions import Ball, Candidates, Marginal, draw
 
 IMAGES, LOCATIONS = 7, 3
 
 
-def named_pairs(x, y, candidates=None):
+class NamedPairs(Critic):
     """A critic whose score says what it was asked: 10,000 y's image + 100 x's image + x's location."""
-    images = torch.arange(len(y)) if candidates is None else candidates
-    images = images.expand(len(y), -1)
-    scores = 10_000 * torch.arange(len(y))[:, None, None] + 100 * images[..., None] + torch.arange(x.shape[1])
-    return scores.double()
+
+    embed_x = torch.nn.Identity()
+
+    def compare(self, x, y, candidates=None):
+        images = torch.arange(len(x)) if candidates is None else candidates
+        images = images.expand(len(y), -1)
+        scores = 10_000 * torch.arange(len(y))[:, None, None] + 100 * images[..., None] + torch.arange(x.shape[1])
+        return scores.double()
+
+
+named_pairs = NamedPairs()
 
 
 @pytest.fixture
@@ -87,6 +96,70 @@ def test_a_batch_of_one_has_no_negatives():
             InBatch(num_negatives)(named_pairs, torch.randn(1, LOCATIONS, 5), torch.randn(1, 4))
 
 
+class Sum(Critic):
+    """A critic whose score is the name of y plus that of x."""
+
+    embed_x = torch.nn.Identity()
+
+    def compare(self, x, y, candidates=None):
+        x = x.squeeze(-1).unsqueeze(0) if candidates is None else x.squeeze(-1)[candidates]
+        return y.unsqueeze(-1) + x
+
+
+@pytest.mark.parametrize("num_negatives", [None, 1, 3])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        None,
+        [[True, True, False], [False, True, True]],
+        [[False, False, False], [True, True, True]],
+        [[True, True, True], [False, True, False]],
+        [[True, False, False], [False, False, True]],
+        [[False, True, False], [False, False, False]],
+        [[False] * 3, [False] * 3],
+    ],
+)
+def test_each_of_two_processes_scores_its_own_images_against_all(monkeypatch, rows, num_negatives):
+    x = (
+        (10 * torch.arange(6)[:, None] + torch.arange(LOCATIONS)).unsqueeze(-1).double()
+    )  # (6, L, 1): its image, its place
+    y = 1000 * torch.arange(6).unsqueeze(-1).double()
+    there = [True] * 6 if rows is None else rows[0] + rows[1]
+    images = [image for image in range(6) if there[image]]
+    count = (len(images) - 1) if num_negatives is None else num_negatives
+    shifts, served = torch.randperm(max(len(images) - 1, 0)) + 1, []
+
+    def gathered(part):
+        return torch.tensor(there) if part.dtype == torch.bool else torch.cat([shifts, part])
+
+    monkeypatch.setattr(negatives, "gather", gathered)
+    monkeypatch.setattr(negatives, "gather_with_gradient", lambda part: x)
+    for rank in (0, 1):
+        monkeypatch.setattr(negatives, "world", lambda rank=rank: (rank, 2))
+        half, own = slice(3 * rank, 3 * rank + 3), None if rows is None else torch.tensor(rows[rank])
+        positive, negative = InBatch(num_negatives)(Sum(), x[half], y[half], own)
+        anchors = [image for image in images if image // 3 == rank] if len(images) > max(count, 1) else []
+        assert positive.shape == (len(anchors), LOCATIONS)
+        assert negative.shape[:2] == (len(anchors), 1)
+        for i, image in enumerate(anchors):
+            assert positive[i].tolist() == [1010 * image + place for place in range(LOCATIONS)]
+            others = sorted(score - 1000 * image for score in negative[i, 0].tolist() if score != -math.inf)
+            asked = sorted({int(score) // 10 for score in others})
+            assert others == [10 * other + place for other in asked for place in range(LOCATIONS)]
+            assert len(asked) == count
+            assert image not in asked
+            served += asked
+    assert sorted(served) == (sorted(count * images) if len(images) > max(count, 1) else [])
+
+
+def test_half_of_a_batch_is_enough_where_there_are_two(monkeypatch):
+    monkeypatch.setattr(negatives, "world", lambda: (0, 2))
+    InBatch().require(1)
+    InBatch(3).require(2)
+    with pytest.raises(UsageError, match=r"^num_negatives=4 .* a batch of 4: choose 1 to 3, or none for all\.$"):
+        InBatch(4).require(2)
+
+
 @pytest.mark.parametrize("num_negatives", [0, -1, IMAGES, 100])
 def test_a_number_that_the_batch_does_not_hold(x, y, num_negatives):
     with pytest.raises(UsageError) as raised:
@@ -132,7 +205,7 @@ def test_rows_leave_the_others_out():
     critic = EncodeAndDot(5, 5, units=4)
     expected = InBatch()(critic, x[rows], y[rows])
     for got, want in zip(InBatch()(critic, x, y, rows), expected, strict=True):
-        assert torch.equal(got, want)
+        torch.testing.assert_close(got, want)
     bank, index = MemoryBank(30, 5), torch.arange(6)
     ask = FromBank(bank, index, Marginal(8)({"x": bank}, index, torch.Generator())["x"])
     for got, whole in zip(ask(Cosine(), x[:, :1], y, rows), ask(Cosine(), x[:, :1], y), strict=True):
@@ -389,3 +462,26 @@ def test_what_is_told_is_of_the_rows_that_take_part(bank, queries, rows):
     alone = FromBank(bank, INDEX[rows], Candidates(index, everyone=index, marginal=candidates.marginal))
     for name, value in alone.told(critic, queries[rows], *alone(critic, None, queries[rows])).items():
         torch.testing.assert_close(some[name], value)
+
+
+@pytest.mark.parametrize("build", [Cosine, lambda: Bilinear(5), lambda: Concat(5, 5, 6, hidden_layers=1)])
+def test_a_queue_gives_what_a_loop_over_its_keys_does(build):
+    critic, queue = build(), KeyQueue(9, 5)
+    queue.enqueue(torch.randn(6, 5), torch.tensor([4, 2, 4, 8, 8, 1]))
+    keys, y, index = torch.randn(3, 1, 5), torch.randn(3, 5), torch.tensor([8, 4, 5])
+    positive, negative = FromQueue(queue, index)(critic, keys, y)
+    for place in range(3):
+        ask = y[place : place + 1]
+        torch.testing.assert_close(positive[place], critic(F.normalize(keys[place], dim=1)[None], ask)[0, 0])
+        for key in range(6):  # three places are still empty
+            expected = critic(queue.rows[key].view(1, 1, 5), ask).squeeze()
+            own = queue.samples[key] == index[place]
+            assert negative[place, 0, key].item() == (-math.inf if own else pytest.approx(expected.item(), abs=1e-5))
+    assert negative.shape == (3, 1, 6)
+
+
+def test_a_queue_without_places_leaves_nothing_out():
+    queue = KeyQueue(4, 5)
+    queue.enqueue(torch.randn(4, 5))
+    _, negative = FromQueue(queue)(Cosine(), torch.randn(2, 1, 5), torch.randn(2, 5))
+    assert negative.isfinite().all()

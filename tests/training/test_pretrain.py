@@ -180,7 +180,7 @@ def test_a_run_without_a_bank_cannot_go_on_with_one(tiny, capsys):
     run("cmc_colour_digits_cpu", tiny("eval.every=0"))
     bank = tiny("model.negatives=bank", "model.num_negatives=20", "eval.every=0", "resume=true")
     assert main(["cmc_colour_digits_cpu", *bank]) == 2
-    assert "has no memory bank, which the recipe asks for" in capsys.readouterr().err
+    assert "has no memory bank or queue, which the recipe asks for" in capsys.readouterr().err
 
 
 def test_a_bank_is_filled_with_views_that_no_step_has(tiny):
