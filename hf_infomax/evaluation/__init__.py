@@ -3,12 +3,13 @@
 from .comparison import plot_comparison
 from .features import extract_features, pixel_features
 from .figures import plot_heatmap, plot_knn, plot_training
-from .information import fit_temperature, paired_information, view_information
+from .information import augmentation_information, fit_temperature, paired_information, view_information
 from .knn import knn_accuracy, knn_predict, nearest_neighbours
 from .pictures import plot_loss_maps, plot_neighbours
 from .probes import ProbeResult, linear_probe, linear_regression_probe, linear_regression_probes
 from .report import Code, Picture, ResultsTable, Section, Text, write_report
 from .suite import PROBES, LabelledImages, evaluate_features, evaluate_models, labelled_images, target_names
+from .sweetspot import ReverseU, SweepPoint, fit_reverse_u, plot_sweet_spot
 from .table import (
     Row,
     SavedResults,
@@ -29,14 +30,18 @@ __all__ = [
     "Picture",
     "ProbeResult",
     "ResultsTable",
+    "ReverseU",
     "Row",
     "SavedResults",
     "Section",
+    "SweepPoint",
     "Table",
     "Text",
+    "augmentation_information",
     "evaluate_features",
     "evaluate_models",
     "extract_features",
+    "fit_reverse_u",
     "fit_temperature",
     "format_markdown",
     "format_table",
@@ -54,6 +59,7 @@ __all__ = [
     "plot_knn",
     "plot_loss_maps",
     "plot_neighbours",
+    "plot_sweet_spot",
     "plot_tradeoff",
     "plot_training",
     "read_results",

@@ -1,6 +1,6 @@
 """What two views tell of each other: InfoNCE among thousands of held-out images, in nats."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hf_infomax.data import DecodedDataset, VariableImages, every_image
 from hf_infomax.models.bounds import infonce
 from hf_infomax.models.errors import UsageError
 
@@ -91,6 +92,74 @@ def view_information(
         temperature = fit_temperature(vectors[0][one], vectors[0][other])
         found[f"{one};{other}"] = paired_information(vectors[1][one], vectors[1][other], temperature)
     return found
+
+
+@torch.no_grad()
+def augmentation_information(
+    model: torch.nn.Module,
+    views: Callable[..., Mapping[str, Tensor]],
+    train: Tensor | VariableImages,
+    test: Tensor | VariableImages,
+    images: int = 4096,
+    batch_size: int = 512,
+) -> float:
+    r"""A lower bound of the mutual information between two augmentations of an image, as the trained critic tells them, in nats.
+
+    .. math:: \hat I(V_1; V_2) = \max_\tau I_{\text{NCE}}\big(z(t_1(x)), z(t_2(x))\big), \quad t_1, t_2 \sim T
+
+    with z the vectors that the model compares, behind its head, and I_NCE of `paired_information` among N held-out images, at most
+    log N; tau is chosen on training images. This is the horizontal axis of Tian et al. 2020, "What makes for good views", Figures 5
+    and 6, for which the strength of T is slid. Each image is shown in views that no epoch of training had. Its sibling for
+    the channels of an image is `view_information`.
+
+    Args:
+        model: of one view; has `embeddings(pixel_values=...)`, name -> (B, D), the first of which is taken.
+        views: the recipe that the model was trained with, at the same strength, as `hf_infomax.data.recipes.load` gives it; of
+            more than two augmentations the first two are compared, and one that gives a single one is asked twice.
+        train, test: (N, 3, H, W) uint8, or in [0, 1]; or of different sizes, as `hf_infomax.data.decode_images` gives them.
+        images: at most so many of each, the first.
+        batch_size: images in one pass.
+
+    Raises:
+        UsageError: there are not two images.
+
+    >>> import hf_infomax
+    >>> from hf_infomax.data import recipes
+    >>> model = hf_infomax.InstDiscForPreTraining(hf_infomax.InstDiscConfig.preset("simclr"))
+    >>> train, test = (torch.randint(256, (16, 3, 32, 32), dtype=torch.uint8) for _ in range(2))
+    >>> augmentation_information(model, recipes.load("simclr", image_size=32), train, test) < 2.78  # log 16
+    True
+    """
+    with evaluation_mode(model):
+        pairs = [_augmented_vectors(model, views, pixels, images, batch_size) for pixels in (train, test)]
+    return paired_information(*pairs[1], fit_temperature(*pairs[0]))
+
+
+def _augmented_vectors(
+    model: Any,
+    views: Callable[..., Mapping[str, Tensor]],
+    pixels: Tensor | VariableImages,
+    images: int,
+    batch_size: int,
+) -> tuple[Tensor, Tensor]:
+    """The vectors (N, D) of two augmentations of each of the first images."""
+    count = min(images, len(pixels))
+    if count < 2:
+        raise UsageError(f"{count} images cannot be told apart: give two or more, of each split.")
+    device = next(model.parameters()).device
+    first, second = [], []
+    seen = 0
+    for batch in every_image(DecodedDataset(pixels), min(batch_size, count)):
+        batch = {name: column.to(device) for name, column in batch.items()}
+        shown = views(**batch, epoch=-1)["pixel_values"]  # (B, [V,] 3, h, w)
+        if shown.dim() == 4:
+            shown = torch.stack([shown, views(**batch, epoch=-2)["pixel_values"]], dim=1)  # (B, 2, 3, h, w)
+        for vectors, augmented in ((first, shown[:, 0]), (second, shown[:, 1])):
+            vectors.append(next(iter(model.embeddings(pixel_values=augmented).values())))
+        seen += len(shown)
+        if seen >= count:
+            break
+    return torch.cat(first)[:count], torch.cat(second)[:count]
 
 
 def _vectors(model: Any, view: str, pixels: Tensor, batch_size: int, device: torch.device) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_infomax.evaluation import comparison, figures, pictures, style, tradeoff
+from hf_infomax.evaluation import comparison, figures, pictures, style, sweetspot, tradeoff
 
 
 class FakeModel(nn.Module):
@@ -57,6 +57,6 @@ def drawn(monkeypatch):
                     }
                 )
 
-    for module in (figures, pictures, comparison, tradeoff):
+    for module in (figures, pictures, comparison, sweetspot, tradeoff):
         monkeypatch.setattr(module, "house_figure", noting)
     return panels
