@@ -103,7 +103,7 @@ def expanded_infonce(x: Tensor, y: Tensor) -> Tensor:
 
 def matmul_infonce(x: Tensor, y: Tensor) -> Tensor:
     """The package's own way: one matmul, a masked logsumexp, nothing expanded."""
-    return hf_infomax.bounds.infonce(*InBatch()(hf_infomax.critics.dot_scores, x, y))
+    return hf_infomax.bounds.infonce(*InBatch()(hf_infomax.critics.Dot(), x, y))
 
 
 def infonce_step(bound: Callable[[Tensor, Tensor], Tensor], device: str) -> Callable[[], None]:
@@ -206,22 +206,30 @@ def report_clusters() -> Iterator[dict[str, Any]]:
 
 def report_steps(device: str) -> Iterator[dict[str, Any]]:
     """Where the time of a step goes, and its peak memory."""
-    for name, parts, against in benchmark_steps.measure(device):
+    for name, images, parts, against in benchmark_steps.measure(device):
         total = sum(parts.values())
         outside = sum(seconds for part, seconds in parts.items() if part.startswith("data"))
         print(
-            f"\n{name}: {total:.3f} s a step, {outside / total:.1%} of it for data; {against:.2f} of the encoder's speed"
+            f"\n{name}: {total:.3f} s a step of {images} images, {outside / total:.1%} of it for data; "
+            f"{against:.2f} of the encoder's speed"
         )
         for part, seconds in parts.items():
-            print(f"    {part:<18} {seconds * 1e3:>9.2f} ms {seconds / total:6.1%}")
+            print(f"    {part:<30} {seconds * 1e3:>9.2f} ms {seconds / total:6.1%}")
         peak = {}
         if device == "cuda":
             peak = {"peak_mib": torch.cuda.max_memory_allocated() / 2**20}
         elif sys.platform == "linux":
             peak = {"peak_mib": peak_megabytes(f"benchmark_steps.one_step({name!r})")}
         if peak:
-            print(f"    peak memory        {peak['peak_mib']:>9.0f} MiB")
-        yield {"run": name, "seconds": parts, "data_share": outside / total, "speed_of_encoder": against, **peak}
+            print(f"    peak memory                    {peak['peak_mib']:>9.0f} MiB")
+        yield {
+            "run": name,
+            "images": images,
+            "seconds": parts,
+            "data_share": outside / total,
+            "speed_of_encoder": against,
+            **peak,
+        }
 
 
 def main(arguments: list[str]) -> None:
