@@ -148,6 +148,46 @@ def test_neighbours_resume_as_exactly(step, tiny, monkeypatch):
     assert (last[0] / "state" / "state.json").read_text() == (last[1] / "state" / "state.json").read_text()
 
 
+QUEUE = (
+    "data.dataset=hf_infomax/colour_digits",
+    "model.queue_size=70",  # no multiple of a batch
+    "model.key_group=8",
+    "train.warmup_steps=0",
+    "eval.every=0",
+)
+
+
+@pytest.mark.parametrize("step", [2, 3, 5])
+def test_a_queue_and_a_momentum_copy_resume_as_exactly(step, tiny, monkeypatch):
+    whole = run("infomin_cifar10_cpu", tiny(*QUEUE, out="whole"))
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, step)
+        with pytest.raises(KeyboardInterrupt, match=f"step {step}"):
+            run("infomin_cifar10_cpu", tiny(*QUEUE, out="parts"))
+    parts = run("infomin_cifar10_cpu", tiny(*QUEUE, "resume=true", out="parts"))
+    losses = [[record["loss"] for record in read_history(out)] for out in (whole, parts)]
+    assert losses[0] == losses[1]
+    last = [sorted((out / "checkpoints").iterdir())[-1] for out in (whole, parts)]
+    for file in ("model.safetensors", "state/momentum.safetensors", "state/RGB/queue.safetensors"):
+        one, other = (load_file(folder / file) for folder in last)
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one), file
+    copy, model = (load_file(last[0] / file) for file in ("state/momentum.safetensors", "model.safetensors"))
+    assert not all(torch.equal(copy[name], model[name]) for name in model)
+    published = load_file(whole / "model" / "model.safetensors")
+    assert published.keys() == model.keys()  # neither copy nor queue is published
+
+
+def test_a_stream_fills_a_queue_as_it_comes(tiny):
+    settings = ("data.streaming=true", "data.train_split=train", "train.max_steps=4")
+    out = run("moco_v2_cifar10_cpu", tiny(*QUEUE, *settings))
+    history = [record for record in read_history(out) if "loss" in record]
+    assert history[0]["bound"] == 0  # among no negatives
+    assert history[-1]["bound"] != 0
+    last = sorted((out / "checkpoints").iterdir())[-1]
+    assert (load_file(last / "state" / "RGB" / "queue.safetensors")["samples"] == -1).all()
+
+
 def test_every_image_has_a_row_of_the_bank(tiny):
     out = run("cmc_colour_digits_cpu", tiny(*BANK, "train.gradient_accumulation=3", "eval.every=0", "train.epochs=1"))
     last = sorted((out / "checkpoints").iterdir())[-1]

@@ -63,6 +63,15 @@ def test_settings_of_instance_discrimination(name):
     assert config.num_clusters == (30_000 if "imagenet" in name else 300)
 
 
+def test_strengths_and_options_belong_to_the_views_and_the_backbone_of_the_base():
+    base, recipe = load_recipe("moco_v2_cifar10_cpu"), load_recipe("pirl_cifar10_cpu")
+    assert base.views == {"recipe": "moco_v2", "blur": 0.0}
+    assert recipe.views == {"recipe": "pirl"}  # which has no blur
+    assert "hidden_sizes" in base.model["backbone_kwargs"]
+    assert load_recipe("moco_v2_resnet_cifar10_cpu").model["backbone_kwargs"] == {"channels": [16, 32, 64, 128]}
+    assert load_recipe("simclr_cifar10_cpu").views == {"recipe": "instdisc", "crops": 2}  # it names none of its own
+
+
 def test_a_recipe_takes_from_its_base_what_it_does_not_say():
     base, recipe = load_recipe("ir_cifar10_cpu"), load_recipe("ball_plus_cifar10_cpu")
     assert recipe.model == base.model | {"anneal_epochs": 8}
