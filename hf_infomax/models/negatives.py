@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .bank import MemoryBank
-from .bounds import infonce
+from .bounds import infonce, unmasked
 from .critics import Critic
 from .errors import UsageError
 from .key_queue import KeyQueue
@@ -208,7 +208,7 @@ class FromBank:
         return scores.masked_fill(index == self.sample_index[some, None], -torch.inf)
 
     def _require_some(self, negative: Tensor) -> None:
-        counts = negative.isfinite().sum(dim=-1)
+        counts = unmasked(negative)
         if len(counts) and not counts.amin():
             raise UsageError(
                 f"All {negative.shape[-1]:,} background neighbours of an image are its close neighbours, no negatives are left: "
@@ -250,7 +250,7 @@ class FromQueue:
 
 def log_mean_exp(scores: Tensor) -> Tensor:
     """log of the mean of e^s over the unmasked scores of each row, (B, K) -> (B,)."""
-    return scores.logsumexp(dim=1) - scores.isfinite().sum(dim=1).log()
+    return scores.logsumexp(dim=1) - unmasked(scores).log()
 
 
 def aligned(critic: Callable[..., Tensor], x: Tensor, y: Tensor) -> Tensor:
