@@ -150,11 +150,10 @@ def answers(rows: list[Row], comparison: Comparison, probe: str) -> str:
 
 
 def beside_the_paper(rows: list[Row], comparison: Comparison, probe: str) -> str:
-    """The runs, each at its last layer, beside what the paper reports of them, in its order, as a Markdown table."""
-    here = {row.model: row for row in rows if row.probe == probe}  # the last of each
+    """The runs at their last layer beside what the paper reports of them, in its order, as a Markdown table."""
+    layer = next(row.layer for row in reversed(rows) if row.layer != "pixels")
+    here = {row.model: row for row in rows if (row.probe, row.layer) == (probe, layer)}
     table, values = comparison.paper["table"], comparison.paper["values"]
-    layers = {here[run].layer for run in values if run in here}
-    layer = layers.pop() if len(layers) == 1 else "the last layer"
     lines = [f"| run | here, {probe} of {layer} (%) | {table} (%) |", "|---|---|---|"]
     for run, value in values.items():
         found = per_cent(here[run]) if run in here else "-"

@@ -159,8 +159,16 @@ class BankState:
                 neighbors.save(folder / view / "neighbors.safetensors")
 
     def load(self, folder: Path) -> None:
-        """Read a state that any number of processes has written."""
+        """Read a state that any number of processes has written.
+
+        Raises:
+            UsageError: it is of a run without memory banks, or of other data.
+        """
         record = json.loads((folder / "state.json").read_text())
+        if "log_z" not in record:
+            raise UsageError(
+                "The saved training state has no memory bank, and the recipe asks for one: resume with the recipe it was made by."
+            )
         for name in _COUNTS:
             setattr(self, name, record.get(name, getattr(self, name)))  # an older file says less
         self.log_z = {

@@ -155,7 +155,8 @@ def jensen_shannon(positive: Tensor, negative: Tensor) -> Tensor:
     tensor(-1.3863)
     """
     positive, negative = positive.float(), negative.float()
-    marginal = F.softplus(negative).sum() / unmasked(negative).double().sum().float()  # softplus(-inf) = 0: masked candidates add nothing
+    count = unmasked(negative).double().sum().float()
+    marginal = F.softplus(negative).sum() / count  # softplus(-inf) = 0: masked candidates add nothing
     return -F.softplus(-positive).mean() - marginal
 
 

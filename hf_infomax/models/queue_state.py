@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers.utils.logging import tqdm
 
-from .errors import choose
+from .errors import UsageError, choose
 from .key_queue import KeyQueue
 from .momentum import MomentumCopy
 from .negatives import FromQueue
@@ -82,7 +82,15 @@ class QueueState:
             (folder / "state.json").write_text(json.dumps({"step": self.step, "to_fill": self.to_fill}))
 
     def load(self, folder: Path) -> None:
-        """Read a state that any number of processes has written."""
+        """Read a state that any number of processes has written.
+
+        Raises:
+            UsageError: it is of a run without a momentum copy, or of another model.
+        """
+        if not (folder / "momentum.safetensors").is_file():
+            raise UsageError(
+                "The saved training state has no momentum copy, and the recipe asks for one: resume with the recipe it was made by."
+            )
         record = json.loads((folder / "state.json").read_text())
         self.step, self.to_fill = record["step"], record["to_fill"]
         self.copy.load(folder / "momentum.safetensors")

@@ -135,6 +135,19 @@ def test_a_copy_without_a_queue(build, tmp_path):
     state.load(tmp_path)
 
 
+def test_a_bank_and_a_queue_do_not_go_on_from_each_other(build, infomin_config, tmp_path):
+    _, queue = build()
+    model = InfoMinForPreTraining(infomin_config("pirl"))
+    bank = model.training_state(IMAGES, torch.device("cpu"))
+    for name, state in (("bank", bank), ("queue", queue)):
+        (tmp_path / name).mkdir()
+        state.save(tmp_path / name)
+    with pytest.raises(UsageError, match="has no momentum copy, and the recipe asks for one"):
+        queue.load(tmp_path / "bank")
+    with pytest.raises(UsageError, match="has no memory bank, and the recipe asks for one"):
+        bank.load(tmp_path / "queue")
+
+
 def test_an_unknown_fill_is_one_sentence(build):
     with pytest.raises(UsageError, match="Unknown queue_fill 'random': choose one of forward, grow"):
         build(queue_fill="random")
