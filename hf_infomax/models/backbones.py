@@ -74,7 +74,8 @@ class ConvNet(nn.Module):
         convolutions: (kernel, stride, padding) of every stage; None for DCGAN's (4, 2, 1), or (3, 1, 1) where stages pool.
         pooled_stages: the stages, counted from 0, whose convolution is followed by max-pooling of stride 2.
         pool_size: side of the pooling's window.
-        averaged: the hidden layers see the mean of the last map, not the flattened map, so that images may be of any size.
+        grid: side of what the hidden layers see of the last map, averaged (or, where it is smaller, repeated) to that, so that
+            images may be of any size: 1 is its mean, which forgets where things are. None: the map as it is, of one size.
         dropout: of the hidden layers.
     """
 
@@ -88,7 +89,7 @@ class ConvNet(nn.Module):
         convolutions: tuple[tuple[int, int, int], ...] | None = None,
         pooled_stages: tuple[int, ...] = (),
         pool_size: int = 3,
-        averaged: bool = False,
+        grid: int | None = None,
         dropout: float = 0.0,
     ):
         super().__init__()
@@ -108,8 +109,9 @@ class ConvNet(nn.Module):
             self.feature_info.append({"num_chs": outputs, "reduction": reduction, "module": name})
         self.num_features = inputs
         self.hidden_sizes = tuple(hidden_sizes)
-        hidden: list[nn.Module] = [nn.AdaptiveAvgPool2d(1), nn.Flatten()] if averaged else [nn.Flatten()]
-        features = inputs if averaged else inputs * side * side
+        hidden: list[nn.Module] = [nn.AdaptiveAvgPool2d(grid)] if grid else []
+        hidden.append(nn.Flatten())
+        features = inputs * (grid or side) ** 2
         for size in hidden_sizes:
             hidden += [nn.Linear(features, size, bias=False), nn.BatchNorm1d(size), nn.ReLU(inplace=True)]
             if dropout:
@@ -180,8 +182,8 @@ def dim_dcgan(pretrained: bool = False, **kwargs: Any) -> nn.Module:
 
 
 def dcgan_pooled(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """The convolutions of `dim_dcgan` with fc 1024 on the mean of the last map, for images of any size."""
-    return build_model_with_cfg(ConvNet, "dcgan_pooled", pretrained, averaged=True, **kwargs)
+    """The convolutions of `dim_dcgan` with fc 1024 on the mean of the last map, or a `grid` of means, for images of any size."""
+    return build_model_with_cfg(ConvNet, "dcgan_pooled", pretrained, **({"grid": 1} | kwargs))
 
 
 def dim_alexnet(pretrained: bool = False, **kwargs: Any) -> nn.Module:

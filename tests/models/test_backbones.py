@@ -198,3 +198,24 @@ def test_the_file_may_be_executed_twice_without_a_warning():
         warnings.simplefilter("error")
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
     assert timm.model_entrypoint("dim_dcgan") is before
+
+
+def test_a_grid_of_means_takes_images_of_any_size():
+    whole, plain = create("dcgan_pooled", grid=4), create("dim_dcgan")
+    whole.load_state_dict(behind_the_pooling(plain.state_dict()))
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        assert whole(images).equal(plain(images))  # a map of 4 x 4 is its own grid
+        mean = create("dcgan_pooled")
+        for side in (9, 16, 40):
+            assert whole(torch.rand(2, 3, side, side)).shape == mean(torch.rand(2, 3, side, side)).shape == (2, 1000)
+
+
+def behind_the_pooling(weights):
+    """Weights whose hidden layers are one place further."""
+    moved = {}
+    for name, value in weights.items():
+        part, _, rest = name.partition(".")
+        place, _, leaf = rest.partition(".")
+        moved[f"hidden.{int(place) + 1}.{leaf}" if part == "hidden" else name] = value
+    return moved
