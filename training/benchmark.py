@@ -1,6 +1,6 @@
 """Speed and memory, fast way against slow way, in one run and as ratios.
 
-    python training/benchmark.py [dataset=path/to/cifar10] [output=model_cards/benchmark.json]
+    python training/benchmark.py [dataset=path/to/cifar10] [output=model_cards/benchmark.json] [steps_only=true]
 
 Views against torchvision's, colour spaces against scikit-image's, the parts of a training step, the whole step against the encoder
 alone, bounds and the memory bank against their plain form, the search for neighbours against FAISS, clusters, peak memory. Absolute
@@ -42,6 +42,7 @@ IMAGES, LOCATIONS, UNITS = 128, 64, 256
 class Benchmark:
     dataset: str = "hf_infomax/colour_digits"  # of the views
     output: str | None = None  # a JSON file
+    steps_only: bool = False  # the parts of a training step alone; what an output file has besides stays in it
 
 
 @dataclass
@@ -236,39 +237,35 @@ def main(arguments: list[str]) -> None:
     """Measure everything, print it, and write `output` where it is given."""
     settings = read_settings(Benchmark, {}, arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    found = {"machine": {"device": device_name(), "torch": torch.__version__, "threads": torch.get_num_threads()}}
+    if not settings.steps_only:
+        found |= compare_ways(device, settings.dataset)
+    found["steps"] = list(report_steps(device))
+    if not settings.steps_only and device == "cpu" and sys.platform != "win32":
+        found["beside_a_neighbour"] = benchmark_steps.beside_a_neighbour(device)
+        print(
+            f"\nbeside a process that computes without pause, a run keeps {found['beside_a_neighbour']:.0%} of its speed"
+        )
+    if settings.output:
+        path = Path(settings.output)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        before = json.loads(path.read_text()) if settings.steps_only and path.is_file() else {}
+        path.write_text(json.dumps(before | found, indent=2) + "\n")
+
+
+def compare_ways(device: str, dataset: str) -> dict[str, Any]:
+    """The fast ways against the slow ones, row by row, and the clusters."""
     rows = []
     for row in chain(
-        compare_views(device, settings.dataset),
-        compare_colors(device, settings.dataset),
+        compare_views(device, dataset),
+        compare_colors(device, dataset),
         compare_bounds(device),
         compare_banks(device),
         compare_searches(),
     ):
         rows.append({**vars(row), "ratio": row.ratio})
         print(f"{row.what:<84} {row.slow:>9.4g} -> {row.fast:<9.4g} {row.unit:<9} {row.ratio:5.1f}x", flush=True)
-    clusters = list(report_clusters())
-    steps = list(report_steps(device))
-    beside = None
-    if device == "cpu" and sys.platform != "win32":
-        beside = benchmark_steps.beside_a_neighbour(device)
-        print(f"\nbeside a process that computes without pause, a run keeps {beside:.0%} of its speed")
-    if settings.output:
-        machine = {"device": device_name(), "torch": torch.__version__, "threads": torch.get_num_threads()}
-        path = Path(settings.output)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(
-            json.dumps(
-                {
-                    "machine": machine,
-                    "rows": rows,
-                    "clusters": clusters,
-                    "steps": steps,
-                    "beside_a_neighbour": beside,
-                },
-                indent=2,
-            )
-            + "\n"
-        )
+    return {"rows": rows, "clusters": list(report_clusters())}
 
 
 def device_name() -> str:
