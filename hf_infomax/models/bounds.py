@@ -37,6 +37,11 @@ def unmasked(scores: Tensor) -> Tensor:
     return scores.detach().clone().ne_(-torch.inf).sum(dim=-1)
 
 
+def all_unmasked(scores: Tensor) -> Tensor:
+    """How many scores are not -inf, a scalar; in double precision between the rows, of which there may be 2^24 scores in all."""
+    return unmasked(scores).double().sum().float()
+
+
 def infonce(positive: Tensor, negative: Tensor, reduction: str = "mean") -> Tensor:
     r"""InfoNCE: tell the positive from K negatives; a lower bound of I(X; Y) in nats, at most log(K + 1).
 
@@ -124,7 +129,7 @@ def donsker_varadhan(positive: Tensor, negative: Tensor, moving_average: Tensor 
     tensor(1.)
     """
     positive, negative = positive.float(), negative.float()
-    count = unmasked(negative).double().sum().float()
+    count = all_unmasked(negative)
     log_mean_exp = negative.flatten().logsumexp(dim=0) - count.log()  # scalar: log E_M[e^n]
     if moving_average is None:
         return positive.mean() - log_mean_exp
@@ -155,7 +160,7 @@ def jensen_shannon(positive: Tensor, negative: Tensor) -> Tensor:
     tensor(-1.3863)
     """
     positive, negative = positive.float(), negative.float()
-    count = unmasked(negative).double().sum().float()
+    count = all_unmasked(negative)
     marginal = F.softplus(negative).sum() / count  # softplus(-inf) = 0: masked candidates add nothing
     return -F.softplus(-positive).mean() - marginal
 
@@ -205,7 +210,7 @@ def log_partition(negative: Tensor, num_data: int) -> Tensor:
     tensor(4.6052)
     """
     negative = negative.detach().float()
-    return negative.flatten().logsumexp(dim=0) - unmasked(negative).double().sum().float().log() + math.log(num_data)
+    return negative.flatten().logsumexp(dim=0) - all_unmasked(negative).log() + math.log(num_data)
 
 
 Bound = Callable[[Tensor, Tensor], Tensor]

@@ -90,6 +90,16 @@ def test_a_resumed_run_equals_an_uninterrupted_one(step, tiny, monkeypatch):
     assert losses[0] == losses[1]
 
 
+def whole_and_in_parts(recipe, settings, step, tiny, monkeypatch):
+    """The folders of a run, and of the same one that was interrupted and resumed."""
+    whole = run(recipe, tiny(*settings, out="whole"))
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, step)
+        with pytest.raises(KeyboardInterrupt, match=f"step {step}"):
+            run(recipe, tiny(*settings, out="parts"))
+    return whole, run(recipe, tiny(*settings, "resume=true", out="parts"))
+
+
 BANK = (
     "model.negatives=bank",
     "model.num_negatives=20",
@@ -101,13 +111,7 @@ BANK = (
 
 @pytest.mark.parametrize("step", [2, 3])
 def test_a_run_with_a_memory_bank_resumes_as_exactly(step, tiny, monkeypatch):
-    settings = tiny(*BANK, "eval.every=0", out="whole")
-    whole = run("cmc_colour_digits_cpu", settings)
-    with monkeypatch.context() as patch:
-        interrupt_at(patch, step)
-        with pytest.raises(KeyboardInterrupt, match=f"step {step}"):
-            run("cmc_colour_digits_cpu", tiny(*BANK, "eval.every=0", out="parts"))
-    parts = run("cmc_colour_digits_cpu", tiny(*BANK, "eval.every=0", "resume=true", out="parts"))
+    whole, parts = whole_and_in_parts("cmc_colour_digits_cpu", (*BANK, "eval.every=0"), step, tiny, monkeypatch)
     last = [sorted((out / "checkpoints").iterdir())[-1] for out in (whole, parts)]
     for file in ("model.safetensors", "state/L/rows-0-of-1.safetensors", "state/ab/rows-0-of-1.safetensors"):
         one, other = (load_file(folder / file) for folder in last)
@@ -129,12 +133,7 @@ ANNULUS = (
 
 @pytest.mark.parametrize("step", [2, 3, 5])
 def test_neighbours_resume_as_exactly(step, tiny, monkeypatch):
-    whole = run("ann_plus_cifar10_cpu", tiny(*ANNULUS, out="whole"))
-    with monkeypatch.context() as patch:
-        interrupt_at(patch, step)
-        with pytest.raises(KeyboardInterrupt, match=f"step {step}"):
-            run("ann_plus_cifar10_cpu", tiny(*ANNULUS, out="parts"))
-    parts = run("ann_plus_cifar10_cpu", tiny(*ANNULUS, "resume=true", out="parts"))
+    whole, parts = whole_and_in_parts("ann_plus_cifar10_cpu", ANNULUS, step, tiny, monkeypatch)
     losses, parts_of = (
         [[record[key] for record in read_history(out)] for out in (whole, parts)] for key in ("loss", "parts")
     )
@@ -159,12 +158,7 @@ QUEUE = (
 
 @pytest.mark.parametrize("step", [2, 3, 5])
 def test_a_queue_and_a_momentum_copy_resume_as_exactly(step, tiny, monkeypatch):
-    whole = run("infomin_cifar10_cpu", tiny(*QUEUE, out="whole"))
-    with monkeypatch.context() as patch:
-        interrupt_at(patch, step)
-        with pytest.raises(KeyboardInterrupt, match=f"step {step}"):
-            run("infomin_cifar10_cpu", tiny(*QUEUE, out="parts"))
-    parts = run("infomin_cifar10_cpu", tiny(*QUEUE, "resume=true", out="parts"))
+    whole, parts = whole_and_in_parts("infomin_cifar10_cpu", QUEUE, step, tiny, monkeypatch)
     losses = [[record["loss"] for record in read_history(out)] for out in (whole, parts)]
     assert losses[0] == losses[1]
     last = [sorted((out / "checkpoints").iterdir())[-1] for out in (whole, parts)]
