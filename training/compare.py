@@ -191,7 +191,9 @@ def publish(comparison: Comparison, name: str, rows: list[Row]) -> None:
     if comparison.paper:
         verdicts += f"\n\n{beside_the_paper(rows, comparison, comparison.paper['probe'])}"
     (folder / "table.md").write_text(f"{format_markdown(rows)}\n\n{verdicts}\n", encoding="utf-8")
-    plot_comparison([row for row in rows if row.metric != "nats"], folder / "comparison.png")
+    # Of the first target, the classes: others have a scale of their own, and are in the table.
+    asked = [row for row in rows if row.metric != "nats" and row.target == rows[0].target]
+    plot_comparison(asked, folder / "comparison.png")
     plot_information(rows, probe, folder / "information.png")
     print(f"{format_table(rows)}\n\n{verdicts}\n\nsaved in {folder}")
 
