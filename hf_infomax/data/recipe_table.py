@@ -18,6 +18,7 @@ from .augmentations import (
     GaussianBlur,
     HorizontalFlip,
     JigsawPatches,
+    Occlusion,
     RandAugment,
     RandomCrop,
     RandomGrayscale,
@@ -59,11 +60,13 @@ class View:
         steps: the augmentations, each with its arguments.
         crops: V, for (B, V, 3, h, w), every crop with random numbers of its own; None for (B, 3, h, w).
         side: the view's side as a part of the image size that `load` is given.
+        of: another view, a single crop without columns of its own, whose result the steps begin with; None: the image.
     """
 
     steps: tuple[Step, ...] = ()
     crops: int | None = None
     side: float = 1.0
+    of: str | None = None
 
 
 Recipe = Mapping[str, View]
@@ -107,11 +110,19 @@ _CUT: Step = (JigsawPatches, {"cell": Sized("cell"), "patch": Sized("patch"), "s
 _DISTORTION = (_jitter(0.8, 0.8, 0.8, 0.2), _GREY)  # SimCLR's, at strength x = 1
 # PIRL cuts a crop of at least 0.6 of the image, changes the colours of each patch by itself, and shuffles them.
 _JIGSAW = View((_crop(0.6, "jigsaw_crop", "grid"), _FLIP, _CUT, *_DISTORTION))
+# Of the very crop that pixel_values is: what is hidden in one is seen in the other.
+_OCCLUDED = View(((Occlusion, {"block": Strength("block", 10)}),), of="pixel_values")
 
 RECIPES: dict[str, Recipe] = {
     # Deep InfoMax's own (Hjelm et al., 2019): the image as it is; random crops and flips of STL-10.
     "dim": {"pixel_values": View()},
     "dim_stl": {"pixel_values": View(((RandomCrop, {"size": Sized("view")}), _FLIP))},
+    # The same with an occluded copy, from which the global vector is computed (4.3, A.6).
+    "dim_occluded": {"pixel_values": View(), "occluded_values": _OCCLUDED},
+    "dim_stl_occluded": {
+        "pixel_values": View(((RandomCrop, {"size": Sized("view")}), _FLIP)),
+        "occluded_values": _OCCLUDED,
+    },
     # The usual light augmentation of small images.
     "crop_flip": {
         "pixel_values": View(((RandomCrop, {"size": Sized("view"), "padding": Strength("padding", 4)}), _FLIP))

@@ -187,7 +187,7 @@ def _branch(view: View, image_size: int, strengths: Mapping[str, float]) -> Bran
     steps = [
         kind(**{key: _resolve(value, side, strengths) for key, value in given.items()}) for kind, given in view.steps
     ]
-    return Branch(steps, view.crops, side)
+    return Branch(steps, view.crops, side, view.of)
 
 
 def _resolve(value: Any, side: int, strengths: Mapping[str, float]) -> Any:

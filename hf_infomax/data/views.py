@@ -26,13 +26,15 @@ class Branch(nn.Module):
         steps: the augmentations.
         crops: V, or None for one crop without a dimension of its own.
         side: pixels of the result; the patches of a jigsaw have their own.
+        of: the view, made before this one, that the augmentations begin with; None: the image.
 
     Raises:
         UsageError: when built, V crops of what steps make two views of already.
     """
 
-    def __init__(self, steps: Sequence[Augmentation], crops: int | None, side: int) -> None:
+    def __init__(self, steps: Sequence[Augmentation], crops: int | None, side: int, of: str | None = None) -> None:
         super().__init__()
+        self.of = of
         self.steps = nn.ModuleList(steps)
         self.crops = crops
         self.side = side
@@ -94,6 +96,11 @@ class Views(nn.Module):
         for name in self.columns:
             if name in self.branches:
                 raise taken(name)
+        for name, branch in branches.items():
+            if branch.of is not None and branches[branch.of].parts:
+                raise UsageError(
+                    f"the view '{name}' is made of one crop, and '{branch.of}' has several: leave out crops and local_crops."
+                )
 
     def forward(
         self,
@@ -154,7 +161,8 @@ class Views(nn.Module):
         made = {}
         for place, (name, branch) in enumerate(self.branches.items()):
             # Of the first branch every column of images is a view, by the same fork: by the same random numbers.
-            of_branch = samples if name == "pixel_values" else {name: samples["pixel_values"].alone()}
+            whole = samples["pixel_values"].alone() if branch.of is None else Sample(made[branch.of])
+            of_branch = samples if name == "pixel_values" else {name: whole}
             for view, sample in of_branch.items():
                 made[view], columns = branch(sample, draws.fork(place))
                 made |= columns

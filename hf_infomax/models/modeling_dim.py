@@ -3,11 +3,12 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.utils import can_return_tuple
 
 from .bounds import infonce
 from .configuration_dim import DIMConfig
+from .coordinates import CoordinatePrediction
 from .critics import Concat, EncodeAndDot
 from .encoder import locations
 from .errors import UsageError, choose, unknown_name
@@ -38,9 +39,12 @@ class DIMForPreTraining(InfoMaxForPreTraining):
 
     .. math:: \alpha \hat I(X; Y) + \frac{\beta}{M^2} \sum_i \hat I(X^{(i)}; Y) - \gamma \hat D(V \| U)
 
+    plus, weighted, what y and local features tell of coordinates (4.3; `coordinates.CoordinatePrediction`).
+
     In the contract: the views are the image's last map (global) or every location of an earlier map (local), and its own
-    representation y; one encoder gives all; the critic is a concatenating MLP (global) or encode-and-dot or
-    concat-and-convolve (local); the negatives are the other images of the batch of all processes; the bound is the configuration's.
+    representation y, or that of an occluded copy; one encoder gives all; the critic is a concatenating MLP (global) or
+    encode-and-dot or concat-and-convolve (local); the negatives are the other images of the batch of all processes; the bound is
+    the configuration's.
 
     >>> import torch, hf_infomax
     >>> output = hf_infomax.DIMForPreTraining(hf_infomax.DIMConfig(dot_units=64))(torch.rand(8, 3, 32, 32))
@@ -75,23 +79,44 @@ class DIMForPreTraining(InfoMaxForPreTraining):
         if config.gamma:
             choose("prior", config.prior, PRIORS)
             self.prior = PriorMatching(features, config.prior, tuple(config.prior_units), config.prior_saturating)
+        structure = {"absolute": config.absolute_coordinates, "relative": config.relative_coordinates}
+        self.coordinates = nn.ModuleDict(
+            {
+                task: CoordinatePrediction(
+                    shapes[self.local_layer][0],
+                    features,
+                    shapes[self.local_layer][1:],
+                    tuple(config.coordinate_units),
+                    relative=task == "relative",
+                )
+                for task, weight in structure.items()
+                if weight
+            }
+        )
+        self.structure = structure
         self.post_init()
 
     @can_return_tuple
-    def forward(self, pixel_values: Tensor, state: Any = None, **columns: Any) -> PreTrainingOutput:
-        """RGB in [0, 1] (B, 3, H, W) -> `loss`, `bound` and `parts` (`global`, `local`, `prior_encoder`, `prior_discriminator`)."""
+    def forward(
+        self, pixel_values: Tensor, state: Any = None, occluded_values: Tensor | None = None, **columns: Any
+    ) -> PreTrainingOutput:
+        """RGB in [0, 1] (B, 3, H, W) -> `loss`, `bound` and `parts` (`global`, `local`, `prior_encoder`, `prior_discriminator`,
+        `absolute`, `relative`). Of a batch with `occluded_values` (B, 3, H, W) y is computed from these, the maps never (4.3)."""
         self.negatives.require(len(pixel_values))
         config, layers = self.config, self.model.layers(pixel_values, **columns)
-        y = layers[self.vector]  # (B, D)
+        seen = layers if occluded_values is None else self.model.layers(occluded_values, **columns)
+        y = seen[self.vector]  # (B, D)
+        local = locations(layers[self.local_layer])  # (B, h*w, C)
         bounds, extras = {}, {}
         if config.alpha:
             whole = layers["conv"].flatten(1).unsqueeze(1)  # (B, 1, C*h*w)
             bounds["global"] = config.alpha, self.bound(*self.negatives(self.global_critic, whole, y))
         if config.beta:
-            local = locations(layers[self.local_layer])  # (B, h*w, C)
             bounds["local"] = config.beta, self.bound(*self.negatives(self.local_critic, local, y))
         if config.gamma:
             extras = {name: (config.gamma, term) for name, term in self.prior(y).items()}
+        for task, predict in self.coordinates.items():
+            extras[task] = self.structure[task], predict(local, y)
         return PreTrainingOutput.compose(config.bound, bounds, extras)
 
     def learning_rate_scale(self, parameter_name: str) -> float:

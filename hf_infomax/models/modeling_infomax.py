@@ -182,6 +182,7 @@ class InfoMaxModel(InfoMaxPreTrainedModel):
         r"^decoders\.",
         r"^head\.",
         r"^jigsaw\.",
+        r"^coordinates\.",
     ]
 
     def __init__(self, config: InfoMaxConfig):

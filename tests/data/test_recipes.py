@@ -25,6 +25,8 @@ def source(name):
 SHAPES = {
     "dim": {"pixel_values": (16, 3, 32, 32)},
     "dim_stl": {"pixel_values": (16, 3, 32, 32)},
+    "dim_occluded": {"pixel_values": (16, 3, 32, 32), "occluded_values": (16, 3, 32, 32)},
+    "dim_stl_occluded": {"pixel_values": (16, 3, 32, 32), "occluded_values": (16, 3, 32, 32)},
     "crop_flip": {"pixel_values": (16, 3, 32, 32)},
     "cmc": {"pixel_values": (16, 3, 32, 32)},
     "cmc_randaugment": {"pixel_values": (16, 3, 32, 32)},
@@ -149,7 +151,7 @@ def test_strengths_are_passed_on(batch):
 
 
 def test_unknown_names():
-    with pytest.raises(UsageError, match="Unknown view recipe 'simlr': choose one of dim, dim_stl, crop_flip"):
+    with pytest.raises(UsageError, match="Unknown view recipe 'simlr': choose one of dim, dim_stl, dim_occluded"):
         recipes.load("simlr", image_size=8)
     with pytest.raises(UsageError, match="'crop_flip' has no strength 'pad': choose one of padding, flip"):
         recipes.load("crop_flip", image_size=8, pad=2)
@@ -161,3 +163,17 @@ def test_unknown_names():
         recipes.multi_crop("simclr", crops=0)
     with pytest.raises(UsageError, match=r"area of a crop is between 1\.5 and 1"):
         recipes.load("simclr", image_size=8, crop=1.5)
+
+
+@pytest.mark.parametrize("name", ["dim_occluded", "dim_stl_occluded"])
+def test_an_occluded_view_is_of_the_very_crop_that_is_seen_whole(name):
+    side = 40 if "stl" in name else SIZE  # the former crops
+    views = recipes.load(name, SIZE, block=8)(torch.rand(16, 3, side, side), sample_index=torch.arange(16))
+    hidden = (views["occluded_values"] == 0.5).all(1, keepdim=True)
+    assert torch.equal(views["occluded_values"].where(~hidden, 0.0), views["pixel_values"].where(~hidden, 0.0))
+    assert hidden.flatten(1).sum(1).ge(64).all()
+
+
+def test_an_occluded_view_of_several_crops_is_refused():
+    with pytest.raises(UsageError, match="'occluded_values' is made of one crop, and 'pixel_values' has several"):
+        recipes.load("dim_occluded", SIZE, crops=2)

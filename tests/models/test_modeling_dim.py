@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModel
 
 from hf_infomax import DIMConfig, DIMForPreTraining, UsageError
 
@@ -231,3 +232,41 @@ def test_images_of_another_size_are_refused(build):
 def test_images_too_small_for_the_backbone_are_refused(dim_config):
     with pytest.raises(UsageError, match="too small"):
         DIMForPreTraining(dim_config(image_size=4))
+
+
+def test_y_comes_from_the_occluded_images_and_the_maps_from_the_whole_ones(build, images):
+    model = build(alpha=1.0, beta=1.0, gamma=0.0)
+    occluded = images.flip(0)
+    with torch.no_grad():
+        output = model(images, occluded_values=occluded)
+        layers, y = model.layers(images), model.layers(occluded)["y"]
+        whole = layers["conv"].flatten(1).unsqueeze(1)
+        local = layers["conv2"].flatten(2).transpose(1, 2)
+        expected = {
+            "global": model.bound(*model.negatives(model.global_critic, whole, y)),
+            "local": model.bound(*model.negatives(model.local_critic, local, y)),
+        }
+    assert {name: value.item() for name, value in output.parts.items()} == pytest.approx(
+        {name: value.item() for name, value in expected.items()}
+    )
+    assert not torch.equal(output.loss, model(images).loss)
+
+
+def test_coordinates_are_added_to_the_loss_by_their_weights(build, images):
+    torch.manual_seed(0)
+    output = build(gamma=0.0, absolute_coordinates=0.5, relative_coordinates=2.0, coordinate_units=[12, 8])(images)
+    parts = output.parts
+    expected = -parts["local"] + 0.5 * parts["absolute"] + 2 * parts["relative"]
+    assert output.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert output.bound.item() == pytest.approx(parts["local"].item())
+
+
+def test_a_coordinate_task_without_weight_is_not_built(build):
+    assert list(build(absolute_coordinates=1.0).coordinates) == ["absolute"]
+    assert not build().coordinates
+
+
+def test_an_encoder_trained_with_coordinates_loads_without_a_warning(build, tmp_path, recwarn):
+    build(relative_coordinates=1.0).save_pretrained(tmp_path)
+    AutoModel.from_pretrained(tmp_path)
+    assert not recwarn.list

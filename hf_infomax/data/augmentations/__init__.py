@@ -8,6 +8,7 @@ It draws from a `Draws`, whose numbers depend on seed, epoch and index alone; wi
     colors        ColorJitter, RandomGrayscale, ColorDropping, GaussianBlur, Solarize, Normalize  how it looks
     randaugment   RandAugment                                                                     both, strongly
     jigsaw        JigsawPatches                                                                   in pieces
+    occlusion     Occlusion                                                                       in part
     pairs         DistantPatches, FrequencySeparation                                             as two views
 
     randomness    Draws: counter-based random numbers
@@ -21,6 +22,7 @@ from .base import Augmentation, GeometricAugmentation
 from .colors import ColorDropping, ColorJitter, GaussianBlur, Normalize, RandomGrayscale, Solarize
 from .crops import HorizontalFlip, RandomCrop, RandomResizedCrop
 from .jigsaw import JigsawPatches
+from .occlusion import Occlusion
 from .pairs import DistantPatches, FrequencySeparation
 from .randaugment import RandAugment
 from .randomness import Draws
@@ -39,6 +41,7 @@ __all__ = [
     "HorizontalFlip",
     "JigsawPatches",
     "Normalize",
+    "Occlusion",
     "RandAugment",
     "RandomCrop",
     "RandomGrayscale",
