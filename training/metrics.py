@@ -11,16 +11,17 @@ from tqdm.auto import tqdm
 
 from checkpoint import Progress, newest
 from hf_infomax import PreTrainingOutput, UsageError
+from hf_infomax.evaluation import Health
 
 
 def read_history(out: Path) -> list[dict[str, Any]]:
-    """The lines of OUT/metrics.jsonl: steps, which have a `loss`, and kNN measurements, which have a `knn`."""
+    """The lines of OUT/metrics.jsonl: steps, which have a `loss`, and measurements, which have a `knn` or a `health`."""
     path = out / "metrics.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
 class Metrics:
-    """One line of metrics.jsonl for each logged step and each kNN, kept in `history`; shown on a bar, sent to the trackers.
+    """One line of metrics.jsonl for each logged step and each measurement, kept in `history`; shown on a bar, sent to the trackers.
 
     A resumed run first drops the lines behind its checkpoint, for it takes those steps again.
     """
@@ -30,6 +31,7 @@ class Metrics:
         self.history = [record for record in read_history(out) if record["step"] <= start.step]
         if accelerator.is_main_process:
             self.path.write_text("".join(json.dumps(record) + "\n" for record in self.history))
+        self.alarm = ""  # on the bar, from a measurement that gives a warning to one that gives none
         self.bar = tqdm(
             total=total, initial=start.step, unit="step", disable=not accelerator.is_main_process, dynamic_ncols=True
         )
@@ -54,13 +56,28 @@ class Metrics:
             "images_per_second": round(speed, 1),
         }
         bound = "no MI bound" if record["bound"] is None else f"{record['bound']:.2f} nats"
-        self.bar.set_postfix_str(f"{speed:.0f} img/s, loss {loss:.3f}, bound {bound}", refresh=False)
+        self.bar.set_postfix_str(f"{speed:.0f} img/s, loss {loss:.3f}, bound {bound}{self.alarm}", refresh=False)
         scalars = {key: record[key] for key in ("loss", "bound", "learning_rate") if record[key] is not None}
         self.accelerator.log(scalars | record["parts"], step=progress.step)
         self._write(record)
 
+    def log_health(self, health: Health, progress: Progress) -> None:
+        """Record what is seen without labels; say once, and show on the bar, that the representation collapses or dies."""
+        epoch, warnings = progress.step / self.steps_per_epoch, health.warnings
+        told = f"RankMe {health.rankme:.1f} of {health.units}, dead units {health.dead_units:.0%}"
+        self.bar.write(f"epoch {epoch:5.1f}   layer {health.layer}:  {told}")
+        for warning in warnings:
+            self.bar.write(f"warning: {warning}")
+        self.alarm = f", {'; '.join(warnings)}" if warnings else ""
+        values = health.values()
+        self.accelerator.log({f"health/{name}": value for name, value in values.items()}, step=progress.step)
+        record = {"layer": health.layer, "units": health.units, **values, "warnings": list(warnings)}
+        self._write({"step": progress.step, "epoch": round(epoch, 4), "health": record})
+
     def log_knn(self, accuracies: dict[str, float], progress: Progress) -> None:
-        """Record the accuracies of the periodic kNN, by layer."""
+        """Record the accuracies of the periodic kNN, by layer, where there are labels to ask for."""
+        if not accuracies:
+            return
         epoch = progress.step / self.steps_per_epoch
         listed = "  ".join(f"{layer} {value:.3f}" for layer, value in accuracies.items())
         self.bar.write(f"epoch {epoch:5.1f}   kNN on held-out images:  {listed}")

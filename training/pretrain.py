@@ -34,11 +34,12 @@ import hf_infomax
 from checkpoint import Progress, load, newest, save
 from hf_infomax.data import every_image
 from hf_infomax.data import recipes as view_recipes
-from hf_infomax.evaluation import Row, plot_knn, plot_training, write_results
+from hf_infomax.evaluation import HEALTH, LABEL_FREE, Row, plot_knn, plot_training, write_results
 from metrics import Metrics
+from monitor import Monitor
 from plateau import agreed_drops
 from recipe import Recipe, TrainRecipe, cpu_capabilities, load_recipe, model_config, precision
-from sources import Monitor, training_loader, view_options
+from sources import training_loader, view_options
 from threads import Threads
 
 
@@ -199,11 +200,13 @@ def train(recipe: Recipe) -> Path:
                 progress.epoch, progress.batch = progress.epoch + 1, 0
             progress.seconds += time.perf_counter() - started
             finished = progress.step == total
-            if monitor and (finished or (progress.batch == 0 and progress.epoch % recipe.eval.every == 0)):
-                metrics.log_knn(monitor(network), progress)
+            metrics.require_finite(network, progress)
+            if monitor and (finished or progress.batch == 0):
+                metrics.log_health(monitor.health(network), progress)
+                if finished or progress.epoch % recipe.eval.every == 0:
+                    metrics.log_knn(monitor.knn(network), progress)
             due = cfg.checkpoint_every and progress.epoch % cfg.checkpoint_every == 0
             if finished or stop.requested or due:
-                metrics.require_finite(network, progress)
                 saved = save(out / "checkpoints", accelerator, model, optimizer, state, progress, cfg.keep_checkpoints)
 
     if progress.step < total:
@@ -266,19 +269,16 @@ def publish(
             for module in (hf_infomax, torch, transformers, timm, accelerate, datasets)
         },
     }
+    source = {"model": "trained", "dataset": recipe.data.dataset, "split": recipe.data.eval_split}
     rows = [
-        Row(
-            model="trained",
-            layer=layer,
-            probe=f"knn{recipe.eval.k}",
-            target="label",
-            dataset=recipe.data.dataset,
-            split=recipe.data.eval_split,
-            metric="accuracy",
-            value=value,
-        )
+        Row(layer=layer, probe=f"knn{recipe.eval.k}", target="label", metric="accuracy", value=value, **source)
         for layer, value in (knn[-1]["knn"] if knn else {}).items()
     ]
+    for record in [record["health"] for record in history if "health" in record][-1:]:
+        rows += [
+            Row(layer=record["layer"], probe=LABEL_FREE, target="images", metric=name, value=record[name], **source)
+            for name in HEALTH
+        ]
     write_results(out / "results.json", run, rows)
     print(
         f"Trained in {progress.seconds:.0f} s ({run['images_per_second']:.0f} img/s). To use the encoder:\n\n"

@@ -1,10 +1,9 @@
-"""Where a recipe's images come from: the loader of the training split, and the held-out split of the periodic kNN."""
+"""Where a recipe's images come from: the loader of the training split."""
 
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import datasets
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.data_loader import prepare_data_loader
@@ -16,7 +15,6 @@ from torch.utils.data import IterableDataset as TorchIterableDataset
 import hf_infomax
 from hf_infomax import data
 from hf_infomax.data.clips import Window
-from hf_infomax.evaluation import extract_features, knn_accuracy
 from hf_infomax.models.errors import choose
 from recipe import DataRecipe, Recipe
 
@@ -225,80 +223,3 @@ def prepared(part: StreamPart, accelerator: Accelerator) -> DataLoader:
     )
     loader._is_accelerate_prepared = True  # or `accelerator.prepare` would have process 0 read and deal out
     return loader
-
-
-class Monitor:
-    """The periodic kNN: images of the training split vote on those of the held-out split, at every layer.
-
-    Labels are used here and nowhere else; the test split is not touched. Without labels or a held-out split it is not made.
-    The voters are rows of the images that are trained on, decoded once, wherever these are squares.
-    """
-
-    def __init__(self, recipe: Recipe, image_size: int):
-        self.k = recipe.eval.k
-        self.bank, self.bank_rows, self.bank_labels = self._images(
-            recipe, recipe.data.train_split, recipe.eval.bank, image_size
-        )
-        self.queries, _, self.query_labels = self._images(recipe, recipe.data.eval_split, None, image_size)
-
-    @classmethod
-    def build(cls, recipe: Recipe, image_size: int) -> "Monitor | None":
-        """A monitor, or None where the recipe asks for none or the dataset has no labels.
-
-        Raises:
-            UsageError: there is none, but train.schedule=plateau goes by it.
-        """
-        missing = cls._missing(recipe)
-        if missing is None:
-            return cls(recipe, image_size)
-        if recipe.train.schedule == "plateau":
-            raise hf_infomax.UsageError(
-                f"train.schedule=plateau goes by the periodic kNN, but {missing}, or choose another train.schedule."
-            )
-        return None
-
-    @staticmethod
-    def _missing(recipe: Recipe) -> str | None:
-        """What keeps the recipe from a monitor, and the way out; None where nothing does."""
-        if not recipe.eval.every:
-            return "eval.every=0 asks for none: set eval.every=1"
-        if not recipe.data.eval_split:
-            return "there is no held-out split: set data.eval_split"
-        if data.find_label_column(load_split(recipe, recipe.data.eval_split), recipe.data.label_column) is None:
-            return f"'{recipe.data.eval_split}' has no column of classes: set data.label_column"
-        return None
-
-    @staticmethod
-    def _images(recipe: Recipe, split_name: str, count: int | None, image_size: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Squares (N, 3, image_size, image_size), the places in them of `count` random images, and these images' labels."""
-        settings, split = recipe.data, load_split(recipe, split_name)
-        column = data.find_image_column(split, settings.image_column)
-        label = data.find_label_column(split, settings.label_column)
-        if settings.streaming:
-            split, count = first_rows(split, column, label, count or recipe.eval.bank), None
-        rows = np.sort(np.random.default_rng(0).permutation(len(split))[:count])
-        if settings.shorter_side:  # the images that are trained on are no squares: a cache of these rows alone
-            split, rows = split.select(rows), np.arange(len(rows))
-        decoded = data.decode_images(
-            split, column, image_size, on_corrupt=settings.on_corrupt, cache=not settings.streaming
-        )
-        places = torch.isin(decoded.indices, torch.from_numpy(rows)).nonzero().flatten()  # skipped rows are not there
-        return decoded.pixels, places, torch.tensor(split[label][:])[decoded.indices[places]]
-
-    def __call__(self, model: torch.nn.Module) -> dict[str, float]:
-        """Accuracy by layer."""
-        bank = extract_features(model, self.bank[self.bank_rows], progress=False)
-        queries = extract_features(model, self.queries, progress=False)
-        return {
-            layer: knn_accuracy(queries[layer], self.query_labels, bank[layer], self.bank_labels, k=self.k)
-            for layer in bank
-        }
-
-
-def first_rows(stream: datasets.IterableDataset, image: str, label: str, count: int) -> datasets.Dataset:
-    """The first rows of a stream, their images still encoded."""
-    features, columns = stream.features, [image, label]
-    encoded = stream.select_columns(columns).cast_column(image, datasets.Image(decode=False))
-    return datasets.Dataset.from_list(
-        list(encoded.take(count)), features=datasets.Features({name: features[name] for name in columns})
-    )

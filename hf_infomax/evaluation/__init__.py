@@ -5,6 +5,16 @@ from .features import extract_features, pixel_features
 from .figures import plot_heatmap, plot_knn, plot_training
 from .information import augmentation_information, fit_temperature, paired_information, view_information
 from .knn import knn_accuracy, knn_predict, nearest_neighbours
+from .label_free import (
+    HEALTH,
+    LABEL_FREE,
+    Health,
+    alignment,
+    dead_units,
+    rankme,
+    representation_health,
+    uniformity,
+)
 from .pictures import plot_loss_maps, plot_neighbours
 from .probes import ProbeResult, linear_probe, linear_regression_probe, linear_regression_probes
 from .report import Code, Picture, ResultsTable, Section, Text, write_report
@@ -24,8 +34,11 @@ from .table import (
 from .tradeoff import plot_tradeoff
 
 __all__ = [
+    "HEALTH",
+    "LABEL_FREE",
     "PROBES",
     "Code",
+    "Health",
     "LabelledImages",
     "Picture",
     "ProbeResult",
@@ -37,7 +50,9 @@ __all__ = [
     "SweepPoint",
     "Table",
     "Text",
+    "alignment",
     "augmentation_information",
+    "dead_units",
     "evaluate_features",
     "evaluate_models",
     "extract_features",
@@ -62,10 +77,13 @@ __all__ = [
     "plot_sweet_spot",
     "plot_tradeoff",
     "plot_training",
+    "rankme",
     "read_results",
+    "representation_health",
     "summarise",
     "tabulate",
     "target_names",
+    "uniformity",
     "view_information",
     "write_report",
     "write_results",

@@ -12,6 +12,9 @@ from hf_infomax.models.errors import UsageError
 
 from .features import extract_features, require_finite
 
+#: The name of all of these in the column of probes, and each as a metric.
+LABEL_FREE = "label-free"
+HEALTH = ("rankme", "alignment", "uniformity", "dead_units")
 #: Below this RankMe a representation tells images apart by one direction: it has collapsed.
 COLLAPSED_RANK = 2.0
 #: From this share of dead units on, a run is warned of them.
@@ -147,7 +150,7 @@ class Health:
 
     def values(self) -> dict[str, float]:
         """Name of the measure -> its value, as in a table or in metrics.jsonl."""
-        return {name: getattr(self, name) for name in ("rankme", "alignment", "uniformity", "dead_units")}
+        return {name: getattr(self, name) for name in HEALTH}
 
 
 def representation_health(

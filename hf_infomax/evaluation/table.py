@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 from hf_infomax.models.errors import UsageError
 
 #: Metrics of which less is better; of every other one, more is.
-LOWER_IS_BETTER = frozenset({"error", "loss", "mae", "mse", "rmse"})
+LOWER_IS_BETTER = frozenset(
+    {"alignment", "dead_units", "error", "loss", "mae", "mse", "nats of dependence", "rmse", "uniformity"}
+)
 #: Metrics kept as fractions and shown in percent.
-PERCENT = frozenset({"accuracy", "error", "map", "mean_iou", "pixel_accuracy", "top1", "top5"})
+PERCENT = frozenset({"accuracy", "dead_units", "error", "map", "mean_iou", "pixel_accuracy", "top1", "top5"})
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
-"""A recipe that runs in a second: a tiny encoder on the tests' digits."""
+"""A recipe that runs in a second: a tiny encoder on the tests' digits; and datasets of a test's own."""
 
+import datasets
 import pytest
 
 TINY = (
@@ -21,3 +22,32 @@ def tiny(tmp_path):
         return [*TINY, *splits, f"output_dir={tmp_path / out}", *more]
 
     return overrides
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A cache of the test's own."""
+    monkeypatch.setenv("HF_INFOMAX_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def no_sleep(monkeypatch):
+    """`datasets` sleeps for seconds after each pass over parquet files, lest a process that ends then may crash."""
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0, raising=False)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A dataset of as many parquet files as asked for; the level of grey is the image's name."""
+
+    def write(images, shards=1, **columns):
+        rows = {"image": images, "label": [index % 2 for index in range(len(images))], **columns}
+        features = {name: datasets.Image() for name in rows} | {"label": datasets.ClassLabel(num_classes=2)}
+        whole = datasets.Dataset.from_dict(rows, features=datasets.Features(features))
+        for shard in range(shards):
+            part = whole.shard(shards, shard)
+            part.to_parquet(tmp_path / "data" / f"train-{shard:05d}-of-{shards:05d}.parquet")
+        return str(tmp_path / "data")
+
+    return write

@@ -14,10 +14,12 @@ from checkpoint import Progress
 from hf_infomax import UsageError
 from hf_infomax.data import DecodedDataset
 from hf_infomax.data import recipes as view_recipes
+from hf_infomax.evaluation import HEALTH, LABEL_FREE
 from metrics import Metrics, read_history
+from monitor import Monitor
 from pretrain import all_shown, learning_rate_factor, main, train, views_drawn_at
 from recipe import TrainRecipe, load_recipe
-from sources import Monitor, training_loader
+from sources import training_loader
 
 
 def run(recipe, overrides):
@@ -32,10 +34,15 @@ def test_a_run_leaves_what_the_house_plan_says(recipe, tiny):
     assert [record["step"] for record in steps] == [1, 2, 3, 4, 5, 6]
     assert {"step", "epoch", "loss", "bound", "images_per_second"} <= set(steps[0])
     assert [record["epoch"] for record in history if "knn" in record] == [1.0, 2.0]
+    health = [record["health"] for record in history if "health" in record]
+    assert [set(HEALTH) | {"layer", "units", "warnings"}] * 2 == [set(record) for record in health]
     results = json.loads((out / "results.json").read_text())
+    assert {row["metric"]: row["value"] for row in results["rows"] if row["probe"] == LABEL_FREE} == {
+        name: health[-1][name] for name in HEALTH
+    }
     assert results["run"]["images_seen"] == 6 * 32
     assert {"recipe", "seconds", "images_per_second", "hardware", "versions"} <= set(results["run"])
-    assert {row["layer"] for row in results["rows"]} == {"conv1", "conv2", "conv", "fc", "y"}
+    assert {row["layer"] for row in results["rows"] if row["probe"] == "knn20"} == {"conv1", "conv2", "conv", "fc", "y"}
     assert all(row["split"] == "train[100:140]" for row in results["rows"])
     assert {path.name for path in out.glob("*.png")} == {"training.png", "knn.png"}
     # safetensors, JSON, YAML, pictures and the travelling source files: never a pickle
@@ -368,7 +375,7 @@ def rates_and_losses(out):
 
 def test_the_learning_rate_drops_where_the_last_layer_no_longer_improves(tiny, monkeypatch):
     rising = itertools.count()
-    monkeypatch.setattr(Monitor, "__call__", lambda *_: {"conv": next(rising), "y": 0.5})
+    monkeypatch.setattr(Monitor, "knn", lambda *_: {"conv": next(rising), "y": 0.5})
     out = run("dim_colour_digits_cpu", tiny(*PLATEAU, "train.patience=1", "train.epochs=5"))
     rates, _ = rates_and_losses(out)  # two epochs until it has not improved, then a drop each, twice at most
     assert rates == pytest.approx([0.5e-3, *[1e-3] * 5, *[1e-4] * 3, *[1e-5] * 6])
@@ -396,7 +403,7 @@ def kill_at(monkeypatch, step):
     ],
 )
 def test_a_resumed_run_drops_its_learning_rate_where_an_uninterrupted_one_does(ends, tiny, monkeypatch):
-    monkeypatch.setattr(Monitor, "__call__", lambda *_: {"y": 0.5})
+    monkeypatch.setattr(Monitor, "knn", lambda *_: {"y": 0.5})
     settings = (*PLATEAU, "train.patience=2", "train.epochs=4", "train.checkpoint_every=2")
     whole = rates_and_losses(run("dim_colour_digits_cpu", tiny(*settings, out="whole")))
     for end, step in ends:

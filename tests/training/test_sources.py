@@ -10,42 +10,14 @@ from accelerate import Accelerator
 from PIL import Image
 
 from hf_infomax import UsageError, data
-from hf_infomax.data.decoding import Decoder
 from recipe import load_recipe
-from sources import Monitor, training_loader, view_options
+from sources import training_loader, view_options
 
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    """A cache of the test's own."""
-    monkeypatch.setenv("HF_INFOMAX_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture(autouse=True)
-def no_sleep(monkeypatch):
-    """`datasets` sleeps for seconds after each pass over parquet files, lest a process that ends then may crash."""
-    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0, raising=False)
+pytestmark = pytest.mark.usefixtures("folder", "no_sleep")
 
 
 def grey(level, size=(8, 8)):
     return Image.new("RGB", size, (level, level, level))
-
-
-@pytest.fixture
-def files(tmp_path):
-    """A dataset of as many parquet files as asked for; the level of grey is the image's name."""
-
-    def write(images, shards=1, **columns):
-        rows = {"image": images, "label": [index % 2 for index in range(len(images))], **columns}
-        features = {name: datasets.Image() for name in rows} | {"label": datasets.ClassLabel(num_classes=2)}
-        whole = datasets.Dataset.from_dict(rows, features=datasets.Features(features))
-        for shard in range(shards):
-            part = whole.shard(shards, shard)
-            part.to_parquet(tmp_path / "data" / f"train-{shard:05d}-of-{shards:05d}.parquet")
-        return str(tmp_path / "data")
-
-    return write
 
 
 def recipe(dataset, *overrides):
@@ -250,28 +222,3 @@ def test_views_of_a_recipe_know_its_columns():
     assert list(data.recipes.load(image_size=16, **without).branches) == ["pixel_values"]
     with pytest.raises(UsageError, match=r"two views are named 'flow' in data\.columns, data\.frames and data\.flow"):
         view_options(recipe("unused", *CLIPS, "data.columns={flow: values}"))
-
-
-def test_the_monitor_reads_the_images_that_are_trained_on(files, folder, monkeypatch):
-    dataset = files([grey(level) for level in range(40)])
-    settings = recipe(dataset, "data.train_split=train[:30]", "data.eval_split=train[30:]", "eval.bank=12")
-    training_loader(settings, 8, Accelerator(cpu=True))
-    decoded = []
-    decode = Decoder.__call__
-    monkeypatch.setattr(Decoder, "__call__", lambda self, value: decoded.append(value) or decode(self, value))
-    monitor = Monitor.build(settings, 8)
-    assert len(decoded) == 10  # those held out
-    assert len([path for path in folder.iterdir() if path.name != ".locks"]) == 2
-    bank = monitor.bank[monitor.bank_rows]
-    assert len(bank) == len(set(levels([{"pixel_values": bank}]))) == 12
-    assert (bank.amax(dim=(1, 2, 3)) % 2).tolist() == monitor.bank_labels.tolist()
-    assert (monitor.queries.amax(dim=(1, 2, 3)) % 2).tolist() == monitor.query_labels.tolist()
-
-
-@pytest.mark.parametrize("overrides", [("data.shorter_side=6",), STREAM])
-def test_the_monitor_always_sees_squares(overrides, files):
-    dataset = files([grey(level, (8 + level, 9)) for level in range(20)])
-    splits = ["data.train_split=train", "data.eval_split=train", "eval.bank=12"]
-    monitor = Monitor.build(recipe(dataset, *splits, *overrides), 8)
-    assert monitor.bank[monitor.bank_rows].shape == (12, 3, 8, 8)
-    assert (monitor.bank[monitor.bank_rows].amax(dim=(1, 2, 3)) % 2).tolist() == monitor.bank_labels.tolist()
