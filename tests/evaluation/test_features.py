@@ -1,7 +1,11 @@
+import multiprocessing
+
 import pytest
 import torch
 
 from hf_infomax.evaluation import extract_features, pixel_features
+from hf_infomax.evaluation.feature_cache import cached_features
+from hf_infomax.evaluation.features import choose_layers
 from hf_infomax.models.errors import UsageError
 
 
@@ -85,3 +89,59 @@ def test_pixels_are_scaled_and_flattened(pixels):
     features = pixel_features(pixels)["pixels"]
     assert features.shape == (10, 3 * 16 * 16)
     torch.testing.assert_close(features[1], pixels[1].flatten() / 255)
+
+
+def shared(rank, model, pixels, folder):
+    """What one of two processes finds: with others, with too few images for both, alone, and twice by way of the disk."""
+    torch.set_num_threads(1)  # a forked process cannot use the threads of its parent
+    torch.distributed.init_process_group("gloo", f"file://{folder / 'meeting'}", rank=rank, world_size=2)
+    model.seen.clear()
+    found = {"shared": extract_features(model, pixels, batch_size=2, progress=False, share=True)}
+    found["batches"] = [count for count, _, _ in model.seen]
+    found["few"] = extract_features(model, pixels, progress=False, share=True)  # one batch for two
+    found["alone"] = extract_features(model, pixels, progress=False)
+    for again in ("first read", "second read"):
+        torch.distributed.barrier()  # what one finds the other has not just written
+        model.seen.clear()
+        features = cached_features(model, pixels, ["y"], batch_size=2, progress=False, share=True)
+        found[again] = (features["y"].clone(), len(model.seen))
+    torch.save(found, folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="a process that need not import anew")
+def test_two_processes_share_the_images_and_both_have_all(model, pixels, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_INFOMAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as they have, for the last bit
+    expected = {size: extract_features(model, pixels, batch_size=size, progress=False) for size in (2, 512)}
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=shared, args=(rank, model, pixels, tmp_path)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=120)
+    torch.set_num_threads(threads)
+    assert [process.exitcode for process in processes] == [0, 0]
+    for rank, batches in ((0, [2, 2, 2]), (1, [2, 2])):  # of 10 images
+        found = torch.load(tmp_path / f"{rank}.pt")
+        assert found["batches"] == batches
+        for kind, size in (("shared", 2), ("few", 512), ("alone", 512)):
+            assert list(found[kind]) == list(expected[size])
+            assert all(found[kind][name].equal(values) for name, values in expected[size].items())
+        for again, passes in (("first read", len(batches)), ("second read", 0)):
+            assert found[again][0].equal(expected[2]["y"])
+            assert found[again][1] == passes
+    assert len(list((tmp_path / "cache" / "features").glob("*.safetensors"))) == 1
+
+
+def test_a_process_alone_shares_with_nobody(model, pixels):
+    alone = extract_features(model, pixels, progress=False, share=True)
+    for name, values in extract_features(model, pixels, progress=False).items():
+        assert alone[name].equal(values)
+
+
+def test_layers_are_all_or_those_asked_for(model):
+    assert choose_layers(model, None) == ("conv", "wide", "y")
+    assert choose_layers(model, ["y", "conv"]) == ("y", "conv")
