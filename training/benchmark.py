@@ -1,10 +1,11 @@
 """Speed and memory, fast way against slow way, in one run and as ratios.
 
     python training/benchmark.py [dataset=path/to/cifar10] [output=model_cards/benchmark.json] [steps_only=true]
+        [probes_only=true]
 
 Views against torchvision's, colour spaces against scikit-image's, the parts of a training step, the whole step against the encoder
-alone, bounds and the memory bank against their plain form, the search for neighbours against FAISS, clusters, peak memory. Absolute
-figures differ from machine to machine; ratios hardly do. Run it on a machine that does nothing else.
+alone, bounds and the memory bank against their plain form, the search for neighbours against FAISS, clusters, peak memory, probes
+against scikit-learn. Absolute figures differ from machine to machine; ratios hardly do. Run it on a machine that does nothing else.
 """
 
 import process  # noqa: F401 (before torch)
@@ -27,6 +28,7 @@ from torch import Tensor
 import benchmark_bank
 import benchmark_colors
 import benchmark_neighbors
+import benchmark_probes
 import benchmark_steps
 import benchmark_views
 import command
@@ -43,6 +45,7 @@ class Benchmark:
     dataset: str = "hf_infomax/colour_digits"  # of the views
     output: str | None = None  # a JSON file
     steps_only: bool = False  # the parts of a training step alone; what an output file has besides stays in it
+    probes_only: bool = False  # the probes alone, likewise
 
 
 @dataclass
@@ -233,15 +236,28 @@ def report_steps(device: str) -> Iterator[dict[str, Any]]:
         }
 
 
+def report_probes() -> Iterator[dict[str, Any]]:
+    """How long the probes of kept features take on a CPU, on one thread, and how accurate they are."""
+    print("\nprobes, on one thread")
+    with one_thread():
+        for taken in benchmark_probes.measure():
+            print(f"    {taken.what:<52} {taken.way:<24} {taken.seconds:>8.2f} s {taken.accuracy:7.2%}", flush=True)
+            yield vars(taken)
+
+
 def main(arguments: list[str]) -> None:
     """Measure everything, print it, and write `output` where it is given."""
     settings = read_settings(Benchmark, {}, arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     found = {"machine": {"device": device_name(), "torch": torch.__version__, "threads": torch.get_num_threads()}}
-    if not settings.steps_only:
+    whole = not (settings.steps_only or settings.probes_only)
+    if whole:
         found |= compare_ways(device, settings.dataset)
-    found["steps"] = list(report_steps(device))
-    if not settings.steps_only and device == "cpu" and sys.platform != "win32":
+    if whole or settings.probes_only:
+        found["probes"] = list(report_probes())
+    if whole or settings.steps_only:
+        found["steps"] = list(report_steps(device))
+    if whole and device == "cpu" and sys.platform != "win32":
         found["beside_a_neighbour"] = benchmark_steps.beside_a_neighbour(device)
         print(
             f"\nbeside a process that computes without pause, a run keeps {found['beside_a_neighbour']:.0%} of its speed"
@@ -249,7 +265,7 @@ def main(arguments: list[str]) -> None:
     if settings.output:
         path = Path(settings.output)
         path.parent.mkdir(parents=True, exist_ok=True)
-        before = json.loads(path.read_text()) if settings.steps_only and path.is_file() else {}
+        before = json.loads(path.read_text()) if not whole and path.is_file() else {}
         path.write_text(json.dumps(before | found, indent=2) + "\n")
 
 

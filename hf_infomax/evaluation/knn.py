@@ -1,39 +1,63 @@
 """Nearest neighbours: the weighted vote of a bank of labelled features, the evaluation that trains nothing."""
 
+import importlib.util
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hf_infomax.models.errors import UsageError, unknown_name
+from hf_infomax.models.errors import UsageError, choose
+from hf_infomax.models.search import nearest
 
 from .features import require_finite
+from .probes import ProbeResult
+from .splits import check_features, number_classes
 
-#: Scores held at once, 64 MiB of float32: queries go in chunks, so that memory does not grow with their number.
+#: Values held at once, 64 MiB of float32: queries go in chunks, so that memory does not grow with their number.
 MAX_SCORES = 2**24
 
 
-def _cosine(queries: Tensor, bank: Tensor) -> Tensor:
-    return 1 - F.normalize(queries) @ bank.T
+def _cosine(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    similarity, indices = nearest(F.normalize(queries), F.normalize(bank), k)
+    return 1 - similarity, indices
 
 
-def _l1(queries: Tensor, bank: Tensor) -> Tensor:
-    return torch.cdist(queries, bank, p=1)
+def _l2(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    # |q - x|^2 = |q|^2 - 2 (q x - |x|^2 / 2): the nearest have the largest products with one column more, about the mean of the
+    # bank, where the squares are small. Their distances are taken from the features: a difference of squares is never zero.
+    mean = bank.mean(dim=0)
+    queries, bank = queries - mean, bank - mean
+    columns = torch.cat([bank, bank.square().sum(dim=1, keepdim=True) / -2], dim=1)  # (N, F + 1)
+    _, indices = nearest(F.pad(queries, (0, 1), value=1.0), columns, k)
+    chunks = zip(
+        *(values.split(max(1, MAX_SCORES // (k * bank.shape[1]))) for values in (queries, indices)), strict=True
+    )
+    return torch.cat([(query[:, None] - bank[found]).norm(dim=2) for query, found in chunks]), indices
 
 
-def _l2(queries: Tensor, bank: Tensor) -> Tensor:
-    return torch.cdist(queries, bank, p=2)
+def _l1(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    if bank.device.type == "cpu" and importlib.util.find_spec("faiss"):
+        import faiss  # six times torch.cdist on one thread; a part of the extra "train" only
+
+        distances, indices = faiss.knn(queries.detach().numpy(), bank.detach().numpy(), k, metric=faiss.METRIC_L1)
+        return torch.from_numpy(distances), torch.from_numpy(indices)
+    chunks = queries.split(max(1, MAX_SCORES // len(bank)))
+    found = [torch.cdist(chunk, bank, p=1).topk(k, dim=1, largest=False) for chunk in chunks]
+    return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])
 
 
-#: Name -> (queries (q, F), bank (N, F)) -> distances (q, N); the bank of `cosine` arrives normalised.
-DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cosine": _cosine, "l1": _l1, "l2": _l2}
+#: Name -> (queries (Q, F), bank (N, F), k) -> distances and bank indices of the k nearest, (Q, k) each, in any order.
+DISTANCES: dict[str, Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]] = {
+    "cosine": _cosine,
+    "l1": _l1,
+    "l2": _l2,
+}
 
 
 def _neighbours(queries: Tensor, bank: Tensor, k: int, distance: str) -> tuple[Tensor, Tensor]:
     """Distances and bank indices of the k nearest, (Q, k) each, nearest first."""
-    if distance not in DISTANCES:
-        raise unknown_name("distance", distance, tuple(DISTANCES))
+    search = choose("distance", distance, DISTANCES)
     if not 1 <= k <= len(bank):
         raise UsageError(f"k = {k} neighbours cannot come from a bank of {len(bank)}: choose k from 1 to {len(bank)}.")
     if queries.shape[1:] != bank.shape[1:]:
@@ -41,11 +65,9 @@ def _neighbours(queries: Tensor, bank: Tensor, k: int, distance: str) -> tuple[T
         raise UsageError(f"Queries and bank have features of shapes {sizes}: take both from the same layer.")
     queries, bank = queries.float(), bank.float()
     require_finite(queries=queries, bank=bank)
-    if distance == "cosine":
-        bank = F.normalize(bank)
-    chunks = queries.split(max(1, MAX_SCORES // len(bank)))
-    nearest = [DISTANCES[distance](chunk, bank).topk(k, dim=1, largest=False) for chunk in chunks]
-    return torch.cat([found.values for found in nearest]), torch.cat([found.indices for found in nearest])
+    distances, indices = search(queries, bank, k)
+    distances, order = distances.sort(dim=1, stable=True)
+    return distances, indices.gather(1, order)
 
 
 @torch.inference_mode()
@@ -148,3 +170,42 @@ def knn_accuracy(
         raise UsageError(f"There are {len(queries)} queries and {tuple(query_labels.shape)} labels: give one for each.")
     predicted = knn_predict(queries, bank, labels, k, distance, temperature, num_classes)
     return (predicted == query_labels.to(predicted.device)).float().mean().item()
+
+
+def knn_probe(
+    train_x: Tensor,
+    train_y: Tensor,
+    test_x: Tensor,
+    test_y: Tensor,
+    seed: int = 0,
+    k: int = 20,
+    distance: str = "cosine",
+    temperature: float = 0.1,
+) -> ProbeResult:
+    """Test accuracy of `knn_predict`, the training split being the bank; nothing is fitted, nothing standardised, nothing drawn.
+
+    Args:
+        train_x, test_x: features, (N, F) and (M, F).
+        train_y, test_y: integer classes, (N,) and (M,).
+        seed: of no effect; every probe takes one.
+        k, distance, temperature: as in `knn_predict`.
+
+    Returns:
+        Metric "accuracy", in [0, 1]; `settings` holds k, distance and temperature.
+
+    Raises:
+        UsageError: as in `knn_predict`, or labels are not integers, or there is only one class.
+
+    Source: Wu et al. 2018, Unsupervised Feature Learning via Non-Parametric Instance Discrimination, section 3.4.
+
+    `linear_probe` asks for a linear boundary in place of nearness.
+
+    >>> x, y = torch.eye(3).repeat(4, 1), torch.arange(3).repeat(4)
+    >>> knn_probe(x, y, x, y, k=3).value
+    1.0
+    """
+    check_features(train_x, train_y, test_x, test_y, least=2)
+    labels, test_labels, classes = number_classes(train_y.to(train_x.device), test_y.to(train_x.device))
+    queries = test_x.to(train_x.device)
+    value = knn_accuracy(queries, test_labels, train_x, labels, k, distance, temperature, len(classes))
+    return ProbeResult(value, "accuracy", settings={"k": k, "distance": distance, "temperature": temperature})

@@ -1,7 +1,8 @@
 """Linear probes: what a linear model reads from frozen features, its regularisation chosen without the test split."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from sklearn.metrics import r2_score
@@ -11,56 +12,31 @@ from hf_infomax.models.errors import UsageError
 
 from . import logistic
 from .features import require_finite
+from .lbfgs import second_moments
 from .ridge import Moments, Samples, statistics
+from .splits import accuracy, check_features, classification, hold_out, standardise
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """A probe's one number on the test split, and how its regularisation was chosen."""
+    """A probe's one number on the test split, and how it came about."""
 
     value: float  #: the metric on the test split
     metric: str  #: "accuracy", a fraction in [0, 1], or "r2", at most 1
-    strength: float  #: the chosen L2 strength
-    validation: dict[float, float]  #: strength -> the metric on the held-out tenth of the training split
+    strength: float | None = None  #: the chosen L2 strength; None of a probe that chooses none
+    #: strength -> the metric on the held-out tenth of the training split
+    validation: dict[float, float] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)  #: what else the number depends on, by name
 
 
-def _check(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, strengths: Sequence[float]) -> None:
-    for split, x, y in (("training", train_x, train_y), ("test", test_x, test_y)):
-        if x.dim() != 2 or len(x) != len(y):
-            shapes = f"{tuple(x.shape)} and targets {tuple(y.shape)}"
-            raise UsageError(
-                f"The {split} split has features {shapes}: give (N, F) features and one target for each row."
-            )
-    if train_x.shape[1] != test_x.shape[1]:
-        sizes = f"{train_x.shape[1]} and {test_x.shape[1]}"
-        raise UsageError(f"Training and test features have {sizes} columns: take both from the same layer.")
-    if len(train_x) < 10 or len(test_x) < 2:
-        raise UsageError(
-            f"A probe needs at least 10 training and 2 test samples, not {len(train_x)} and {len(test_x)}."
-        )
+def check_strengths(strengths: Sequence[float]) -> None:
+    """Refuse to choose among no strengths, or such as do not regularise.
+
+    Raises:
+        UsageError: there is none, or one is not above 0.
+    """
     if not strengths or min(strengths) <= 0:
         raise UsageError(f"The strengths of a probe are {tuple(strengths)}: give one or more, all above 0.")
-    require_finite(train_x=train_x, test_x=test_x)
-
-
-def _standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    """Zero mean and unit variance by the training split's statistics; a feature that is constant there becomes zero."""
-    train, test = train.float(), test.float()
-    std, mean = torch.std_mean(train, dim=0, correction=0)
-    # A feature that only rounding moves is as good as constant; over its tiny deviation it would be noise at full size.
-    scale = torch.where(std > 1e-6 * (1 + mean.abs()), std, torch.inf).reciprocal()
-    return (train - mean).mul_(scale), (test - mean).mul_(scale)
-
-
-def _hold_out(samples: int, seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """A random tenth of the training split, at least two samples, to choose by, and the rest to fit on: (fit, held)."""
-    order = torch.randperm(samples, generator=torch.Generator().manual_seed(seed)).to(device)
-    held = max(2, samples // 10)
-    return order[held:], order[:held]
-
-
-def _accuracy(predicted: Tensor, labels: Tensor) -> float:
-    return (predicted == labels.to(predicted.device)).double().mean().item()
 
 
 def linear_probe(
@@ -78,7 +54,7 @@ def linear_probe(
 
         mean_i -log softmax(W x_i + b)[y_i]  +  strength / 2 |W|^2
 
-    by L-BFGS in float32. Every strength is fitted on nine tenths of the training split, from strong to weak
+    by `logistic.fit`. Every strength is fitted on nine tenths of the training split, from strong to weak
     and each from the last one's solution; the most accurate on the held-out tenth (of equals the strongest) is refitted on
     all of the training split and tested once. The test split plays no part before that.
 
@@ -93,31 +69,33 @@ def linear_probe(
         Metric "accuracy", in [0, 1].
 
     Raises:
-        UsageError: the shapes do not fit, a split is too small, features are not finite, or there is only one class.
+        UsageError: the shapes do not fit, a split is too small, features are not finite, labels are not integers, or there is
+            only one class.
 
-    `linear_regression_probe` is its sibling for real-valued targets; `knn_accuracy` needs no fit.
+    `svm_probe` is its sibling with the hinge loss, `linear_regression_probe` the one for real-valued targets; `knn_probe`
+    needs no fit.
 
     >>> x = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
     >>> linear_probe(x[:150], (x[:150, 0] > 0).long(), x[150:], (x[150:, 0] > 0).long()).value > 0.9
     True
     """
-    _check(train_x, train_y, test_x, test_y, strengths)
-    classes, labels = train_y.to(train_x.device).unique(return_inverse=True)
-    if len(classes) < 2:
-        raise UsageError("The training labels hold a single class: a linear probe needs at least two.")
-    train, test = _standardise(train_x, test_x.to(train_x.device))
-    fit, held = _hold_out(len(train), seed, train.device)
+    check_strengths(strengths)
+    problem = classification(train_x, train_y, test_x, test_y)
+    train, labels = problem.train, problem.labels
+    fit, held = hold_out(len(train), seed, train.device)
 
     fit_x, held_x = train[fit], train[held]
+    moments = second_moments(fit_x)
     validation, solutions = {}, {}
-    solution = train.new_zeros(len(classes), train.shape[1] + 1)
+    solution = train.new_zeros(len(problem.classes), train.shape[1] + 1)
     for strength in sorted(strengths, reverse=True):
-        solution = solutions[strength] = logistic.fit(fit_x, labels[fit], strength, solution, max_iter)
-        validation[strength] = _accuracy(logistic.predict(held_x, solution), labels[held])
+        solution = logistic.fit(fit_x, labels[fit], strength, solution, max_iter, moments=moments)
+        validation[strength] = accuracy(logistic.predict(held_x, solution), labels[held])
+        solutions[strength] = solution
     chosen = max(validation, key=validation.__getitem__)  # the first of equals, which is the strongest
-    solution = logistic.fit(train, labels, chosen, solutions[chosen], max_iter)
-    accuracy = _accuracy(classes[logistic.predict(test, solution)], test_y)
-    return ProbeResult(accuracy, "accuracy", chosen, validation)
+    solution = logistic.fit(train, labels, chosen, solutions[chosen], max_iter, moments=moments)
+    value = problem.accuracy(logistic.predict(problem.test, solution))
+    return ProbeResult(value, "accuracy", chosen, validation)
 
 
 def linear_regression_probe(
@@ -177,15 +155,16 @@ def linear_regression_probes(
     Raises:
         UsageError: as there.
     """
+    check_strengths(strengths)
     device = train_x.device
     columns: dict[str, tuple[Tensor, Tensor]] = {}  # name -> (N, d), (M, d)
     for name in train_targets:
-        _check(train_x, train_targets[name], test_x, test_targets[name], strengths)
+        check_features(train_x, train_targets[name], test_x, test_targets[name])
         pair = (y.float().reshape(len(y), -1).to(device) for y in (train_targets[name], test_targets[name]))
         columns[name] = tuple(pair)
         require_finite(train_y=columns[name][0], test_y=columns[name][1])
-    train, test = _standardise(train_x, test_x.to(device))
-    fit, held = _hold_out(len(train), seed, device)
+    train, test = standardise(train_x, test_x.to(device))
+    fit, held = hold_out(len(train), seed, device)
     stacked = torch.cat([train_y for train_y, _ in columns.values()], dim=1)
     widths = [train_y.shape[1] for train_y, _ in columns.values()]
 

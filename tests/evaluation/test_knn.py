@@ -5,6 +5,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from hf_infomax.evaluation import knn, knn_accuracy, knn_predict, nearest_neighbours
+from hf_infomax.evaluation.knn import knn_probe
 from hf_infomax.models.errors import UsageError
 
 DISTANCES = ("cosine", "l1", "l2")
@@ -119,3 +120,28 @@ def test_mistakes_are_named(options, message):
 def test_query_labels_must_fit():
     with pytest.raises(UsageError, match="2 queries"):
         knn_accuracy(torch.rand(2, 3), torch.zeros(3), torch.rand(8, 3), torch.zeros(8), k=1)
+
+
+def test_the_probe_takes_any_integers(problem):
+    queries, bank, labels = problem
+    truth = torch.randint(4, (50,))
+    found = knn_probe(bank, 7 * labels - 3, queries, 7 * truth - 3, k=9)
+    assert found.value == pytest.approx(knn_accuracy(queries, truth, bank, labels, k=9))
+    assert found.settings == {"k": 9, "distance": "cosine", "temperature": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("labels", "k", "message"),
+    [(torch.zeros(8), 2, "single class"), (torch.rand(8), 2, "integer"), (torch.arange(8) % 2, 9, "bank of 8")],
+)
+def test_mistakes_of_the_probe_are_named(labels, k, message):
+    with pytest.raises(UsageError, match=message):
+        knn_probe(torch.rand(8, 3), labels, torch.rand(8, 3), torch.zeros(8).long(), k=k)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_without_faiss_the_neighbours_are_the_same(problem, distance, monkeypatch):
+    queries, bank, _ = problem
+    expected = nearest_neighbours(queries, bank, 7, distance)
+    monkeypatch.setattr(knn.importlib.util, "find_spec", lambda name: None)
+    assert torch.equal(nearest_neighbours(queries, bank, 7, distance), expected)
