@@ -44,9 +44,9 @@ from hf_infomax.downstream import (
     plot_segmentations,
     segmentation_scores,
 )
-from hf_infomax.evaluation import Row, format_table, write_results
+from hf_infomax.evaluation import Row, format_table, load_encoder, write_results
 from hf_infomax.models.errors import choose, unknown_name
-from measure import DataSettings, load_encoder, run_folder
+from measure import DataSettings, run_folder
 from recipe import DataRecipe, precision, read_settings
 from sources import decoded_dataset
 from threads import Threads

@@ -23,8 +23,8 @@ from transformers import AutoModelForPreTraining
 import command
 from hf_infomax import UsageError, data
 from hf_infomax.data import recipes as view_recipes
-from hf_infomax.evaluation import Row, augmentation_information, view_information
-from measure import DataSettings, Evaluation, load_encoder, measure, subset
+from hf_infomax.evaluation import Row, augmentation_information, load_encoder, view_information
+from measure import DataSettings, Evaluation, measure, subset
 from pretrain import train
 from recipe import Recipe, model_config
 from sources import decoded_dataset, load_split, view_options
