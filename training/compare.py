@@ -13,7 +13,7 @@ import process  # noqa: F401 (before torch)
 # isort: split
 import math
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
@@ -30,8 +30,10 @@ from hf_infomax.evaluation import (
     plot_tradeoff,
     read_results,
     summarise,
+    tabulate,
     write_results,
 )
+from hf_infomax.evaluation.table import PERCENT
 from hf_infomax.models.errors import UsageError, unknown_name
 from measure import DataSettings, Evaluation, measure
 from metrics import read_history
@@ -54,9 +56,8 @@ class Comparison:
     baselines: list[str]  # the runs whose untrained encoder, and raw pixels, are measured as well
     evaluation: dict[str, Any]  # settings of evaluate.py
     questions: list[list[str]] = field(default_factory=list)  # [one run, another]
-    paper: dict[str, Any] = field(
-        default_factory=dict
-    )  # what a paper reports: {table, probe of ours, values: {run: per cent}}
+    # what a paper reports: {table, probe and layer of ours (None: the last), metric, values: {run: as the paper prints it}}
+    paper: list[dict[str, Any]] = field(default_factory=list)
 
 
 def load_comparison(name: str) -> Comparison:
@@ -101,7 +102,10 @@ def finished_run(comparison: Comparison, name: str, run: str, seed: int, overrid
         seconds = read_results(out / "results.json").run["seconds"]
         write_results(done, {"run": run, "seed": seed, "seconds": seconds}, measure(str(out), evaluation))
     names = {"trained": run, "random init": f"{run}, untrained"}
-    return [Row(**{**vars(row), "model": names.get(row.model, row.model)}) for row in read_results(done).rows]
+    rows = [replace(row, model=names.get(row.model, row.model)) for row in read_results(done).rows]
+    if len(comparison.runs[run].get("seeds", comparison.seeds)) == 1:
+        return rows  # with the spread over the probes' own seeds
+    return [replace(row, seeds=(seed,), std=None) for row in rows]  # the spread will be that over runs
 
 
 def epoch_jump(out: Path) -> float | None:
@@ -149,16 +153,15 @@ def answers(rows: list[Row], comparison: Comparison, probe: str) -> str:
     )
 
 
-def beside_the_paper(rows: list[Row], comparison: Comparison, probe: str) -> str:
-    """The runs at their last layer beside what the paper reports of them, in its order, as a Markdown table."""
-    layer = next(row.layer for row in reversed(rows) if row.layer != "pixels")
-    here = {row.model: row for row in rows if (row.probe, row.layer) == (probe, layer)}
-    table, values = comparison.paper["table"], comparison.paper["values"]
-    lines = [f"| run | here, {probe} of {layer} (%) | {table} (%) |", "|---|---|---|"]
-    for run, value in values.items():
-        found = per_cent(here[run]) if run in here else "-"
-        lines.append(f"| {run} | {found} | {value} |")
-    return "\n".join(lines)
+def beside_the_paper(rows: list[Row], paper: dict[str, Any]) -> str:
+    """The runs at a layer, the last unless it is named, beside what the paper reports of them, in its order, as a Markdown table."""
+    layer = paper.get("layer") or next(row.layer for row in reversed(rows) if row.layer != "pixels")
+    asked = {"probe": paper["probe"], "layer": layer, **{key: paper[key] for key in ("metric", "target") if key in paper}}
+    here = {row.model: row for row in rows if all(getattr(row, key) == value for key, value in asked.items())}
+    found = {run: tabulate([here[run]]).text(0, 0) if run in here else "-" for run in paper["values"]}
+    unit = " (%)" if any(row.metric in PERCENT for row in here.values()) else ""
+    lines = [f"| run | here, {paper['probe']} of {layer}{unit} | {paper['table']}{unit} |", "|---|---|---|"]
+    return "\n".join([*lines, *(f"| {run} | {found[run]} | {value} |" for run, value in paper["values"].items())])
 
 
 def compare(arguments: list[str]) -> None:
@@ -188,8 +191,7 @@ def publish(comparison: Comparison, name: str, rows: list[Row]) -> None:
     write_results(folder / "results.json", run, rows)
     probe = next(row.probe for row in rows)
     verdicts = answers(rows, comparison, probe)
-    if comparison.paper:
-        verdicts += f"\n\n{beside_the_paper(rows, comparison, comparison.paper['probe'])}"
+    verdicts = "\n\n".join([verdicts, *(beside_the_paper(rows, paper) for paper in comparison.paper)])
     (folder / "table.md").write_text(f"{format_markdown(rows)}\n\n{verdicts}\n", encoding="utf-8")
     # Of the first target, the classes: others have a scale of their own, and are in the table.
     asked = [row for row in rows if row.metric != "nats" and row.target == rows[0].target]

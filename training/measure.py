@@ -3,20 +3,29 @@
 Not in evaluate.py, whose name is also that of a library.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import datasets
-import timm
 import torch
+from accelerate import PartialState
 from omegaconf import MISSING, OmegaConf
-from transformers import AutoModel
 
-import hf_infomax
 from hf_infomax import data
-from hf_infomax.evaluation import PROBES, Row, evaluate_models, labelled_images, target_names, view_information
-from hf_infomax.models.errors import unknown_name
+from hf_infomax.evaluation import (
+    DEFAULT_PROBES,
+    LabelledImages,
+    Row,
+    evaluate_models,
+    labelled_images,
+    load_encoder,
+    random_twin,
+    target_names,
+)
+from metrics import read_history
 from recipe import precision, read_settings
 
 
@@ -35,50 +44,33 @@ class Evaluation:
     data: DataSettings = field(default_factory=DataSettings)
     targets: list[str] = field(default_factory=list)  # columns to ask for; empty: labels and real-valued columns
     layers: list[str] = field(default_factory=list)  # empty: all
-    probes: list[str] = field(default_factory=lambda: list(PROBES))
-    baselines: bool = True  # random initialisation and raw pixels as well
-    pretrained: bool = True  # of timm/NAME
+    probes: list[str] = field(default_factory=lambda: list(DEFAULT_PROBES))  # knn, linear, sgd, svm, mlp
+    # label_free, few_labels, infonce (between a model's views), mine, ndm, ms_ssim, finetune
+    measures: list[str] = field(default_factory=lambda: ["label_free"])
+    options: dict[str, dict[str, Any]] = field(
+        default_factory=dict
+    )  # of a probe or a measure, as options.mlp.epochs=100
+    probe_seeds: int = 1  # of each probe that chance has a part in; from two on, a row is their mean with its spread
+    baselines: bool = True  # the first checkpoint's random initialisation, and raw pixels, as well
+    pretrained: bool = True  # of timm and transformers; false: random weights
     train_images: int = 20_000  # at most, drawn at random; all of them vote in the kNN
-    probe_images: int | None = None  # of which the linear probes are fitted on so many; None: on all
+    probe_images: int | None = None  # of which what is fitted is fitted on so many; None: on all
     eval_images: int = 10_000
-    bound_images: int = (
-        0  # of each split; > 1: how well a view of an image finds the other among so many, InfoNCE in nats
-    )
     precision: str = "auto"
-    seed: int = 0  # of the random initialisation and of the probes' held-out tenth
-    output: str | None = None  # results.json; None: beside the checkpoint
+    seed: int = 0  # of the random initialisation, and the first of the probes' seeds
+    cache: bool = True  # keep the features on disk
+    figures: bool = True  # draw them, and write the report
+    ablation: str | None = None  # a folder of evaluated runs of Deep InfoMax: heat maps over alpha, beta and gamma
+    output: str | None = None  # results.json; None: beside the checkpoint; of several, in outputs/evaluation
     card: str | None = None  # a folder for results.json and table.md to be published: without paths of this machine
 
 
-def load_encoder(checkpoint: str, pretrained: bool = True) -> torch.nn.Module:
-    """The encoder of a run's folder, a Hub id or timm/NAME.
+class Splits(NamedTuple):
+    """The images of an evaluation."""
 
-    Raises:
-        UsageError: nothing of that name can be loaded.
-    """
-    if checkpoint.startswith("timm/"):
-        name = checkpoint.removeprefix("timm/")
-        if not timm.is_model(name):
-            raise unknown_name("timm model", name, timm.list_models())
-        trained_on = timm.get_pretrained_cfg(name)
-        config = hf_infomax.DIMConfig(  # DIM's encoder reads any timm model of one RGB view
-            backbone=name,
-            representation_size=None,
-            image_size=trained_on.input_size[-1],
-            image_mean=list(trained_on.mean),
-            image_std=list(trained_on.std),
-        )
-        model = hf_infomax.DIMModel(config)
-        if pretrained:
-            weights = timm.create_model(name, pretrained=True, num_classes=0).state_dict()
-            model.encoders["RGB"].backbone.load_state_dict(weights)
-        return model
-    folder = Path(checkpoint) / "model" if (Path(checkpoint) / "model").is_dir() else Path(checkpoint)
-    try:
-        return AutoModel.from_pretrained(folder if folder.is_dir() else checkpoint)
-    except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise hf_infomax.UsageError(f"No model can be loaded from '{checkpoint}': {reason}") from error
+    train: LabelledImages
+    test: LabelledImages
+    class_names: list[str] | None  # of the first class label
 
 
 def run_folder(checkpoint: str) -> Path | None:
@@ -102,13 +94,8 @@ def subset(split: datasets.Dataset, count: int) -> datasets.Dataset:
     return split.shuffle(seed=0).select(range(count)) if count < len(split) else split
 
 
-def measure(checkpoint: str, settings: Evaluation) -> list[Row]:
-    """The rows of one checkpoint and its baselines."""
-    model = load_encoder(checkpoint, settings.pretrained)
-    models: dict[str, torch.nn.Module | None] = {"trained" if settings.pretrained else "as given": model}
-    if settings.baselines:
-        torch.manual_seed(settings.seed)
-        models |= {"random init": type(model)(model.config), "raw pixels": None}
+def load_splits(settings: Evaluation, image_size: int) -> Splits:
+    """The images of an evaluation, decoded at a model's size."""
     source = settings.data
     splits = [
         subset(data.load_dataset(source.dataset, split, config=source.config), count)
@@ -118,30 +105,56 @@ def measure(checkpoint: str, settings: Evaluation) -> list[Row]:
         )
     ]
     targets = settings.targets or target_names(splits[0])
-    train, test = (
-        labelled_images(split, model.config.image_size, targets, source.image_column, source.on_corrupt)
-        for split in splits
-    )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    for network in filter(None, models.values()):
-        network.to(device, memory_format=torch.channels_last)
+    with PartialState().main_process_first():  # the others find what the first one decoded
+        images = [
+            labelled_images(split, image_size, targets, source.image_column, source.on_corrupt) for split in splits
+        ]
+    label = data.find_label_column(splits[0])
+    feature = splits[0].features[label] if label else None
+    return Splits(*images, feature.names if isinstance(feature, datasets.ClassLabel) else None)
+
+
+def load_model(checkpoint: str, settings: Evaluation) -> torch.nn.Module:
+    """The encoder of any checkpoint, on this process' device."""
+    torch.manual_seed(settings.seed)  # of random weights
+    model = load_encoder(checkpoint, settings.pretrained)
+    return model.to(PartialState().device, memory_format=torch.channels_last)
+
+
+def measure(checkpoint: str, settings: Evaluation, name: str | None = None) -> list[Row]:
+    """The rows of one checkpoint under a name, "trained" by default, and of its baselines; a collective call."""
+    name = name or ("trained" if settings.pretrained else "as given")
+    model = load_model(checkpoint, settings)
+    models: dict[str, torch.nn.Module | None] = {name: model}
+    if settings.baselines:
+        torch.manual_seed(settings.seed)
+        untrained = random_twin(model).to(PartialState().device, memory_format=torch.channels_last)
+        models |= {"random init": untrained, "raw pixels": None}
+    splits = load_splits(settings, model.config.image_size)
+    source = settings.data
     rows = evaluate_models(
         models,
-        train,
-        test,
+        splits.train,
+        splits.test,
         source.dataset,
         source.eval_split,
         layers=settings.layers or None,
         probes=settings.probes,
-        seed=settings.seed,
+        measures=settings.measures,
+        seeds=range(settings.seed, settings.seed + settings.probe_seeds),
+        options=settings.options,
         probe_images=settings.probe_images,
         precision=precision(settings.precision),
+        cache=settings.cache,
     )
-    rows = list(rows)
-    if settings.bound_images and len(model.feature_views) > 1:
-        found = view_information(model, train.pixels, test.pixels, settings.bound_images)
-        common = {"dataset": source.dataset, "split": source.eval_split, "metric": "nats", "seeds": (settings.seed,)}
-        trained, layer = next(iter(models)), model.feature_layers[-1]
-        targets = found if len(found) > 1 else dict(zip(["the other view"], found.values(), strict=True))
-        rows += [Row(trained, layer, "infonce", target, value=value, **common) for target, value in targets.items()]
-    return rows
+    return [*rows, *trained_bound(checkpoint, name, model.feature_layers[-1])]
+
+
+def trained_bound(checkpoint: str, name: str, layer: str) -> Iterator[Row]:
+    """The bound in nats at the end of a run's training, the mean over the last twentieth of its records, where it has one."""
+    folder = run_folder(checkpoint)
+    bounds = [record["bound"] for record in read_history(folder) if record.get("bound") is not None] if folder else []
+    if bounds:
+        recipe = OmegaConf.load(folder / "recipe.yaml").data
+        last = fmean(bounds[-max(1, len(bounds) // 20) :])
+        yield Row(name, layer, "bound in training", "views", recipe.dataset, recipe.train_split, "nats", last)

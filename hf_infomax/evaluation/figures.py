@@ -9,29 +9,17 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hf_infomax.models.errors import UsageError
 
-from .style import DASHES, INK, MUTED, PALETTE, WIDTH, house_figure, house_title, require_data
+from .series import legend_above, line_style
+from .style import INK, MUTED, WIDTH, house_figure, house_title, require_data
 
 #: What progress is counted in -> the label of the axis.
 UNITS = {"epoch": "epochs", "images": "images seen", "step": "optimizer steps"}
 #: From paper to a blue that still carries dark text at mid-scale.
 BLUES = LinearSegmentedColormap.from_list("infomax_blues", ["#F5F8FB", "#BBD7EA", "#5FA4CE", "#0B5C93"])
-
-
-def _line_style(index: int) -> dict[str, str]:
-    return {"color": PALETTE[index % len(PALETTE)], "linestyle": DASHES[index // len(PALETTE) % len(DASHES)]}
-
-
-def _legend_above(figure: Figure, axes: Sequence[Axes]) -> None:
-    """One legend for all panels, above them, where there is more than one series to tell apart, by the panel that has most."""
-    handles, labels = max((panel.get_legend_handles_labels() for panel in axes), key=lambda found: len(found[1]))
-    if len(labels) > 1:
-        columns = min(len(labels), max(1, 96 // (max(map(len, labels)) + 8)))
-        figure.legend(handles, labels, loc="outside upper left", ncols=columns, handlelength=1.8, columnspacing=1.6)
 
 
 def _smooth(values: np.ndarray, window: int) -> np.ndarray:
@@ -77,10 +65,10 @@ def plot_training(
             for index, (name, history) in enumerate(histories.items()):
                 points = [(record[x], record[key]) for record in history if record.get(key) is not None]
                 if points:
-                    _curve(axes, *map(list, zip(*points, strict=True)), name, _line_style(index))
+                    _curve(axes, *map(list, zip(*points, strict=True)), name, line_style(index))
             axes.set(title=title, xlabel=UNITS.get(x, x), ylabel=label)
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=x != "epoch"))
-        _legend_above(figure, grid)
+        legend_above(figure, grid)
     return Path(path)
 
 
@@ -115,7 +103,7 @@ def plot_knn(
                 points = [(record["epoch"], 100 * record[layer]) for record in history if layer in record]
                 # A run without this layer still names it, so that one legend serves all panels.
                 epochs, accuracies = map(list, zip(*points, strict=True)) if points else ([], [])
-                axes.plot(epochs, accuracies, marker="o", markersize=3.5, label=layer, **_line_style(index))
+                axes.plot(epochs, accuracies, marker="o", markersize=3.5, label=layer, **line_style(index))
             if chance is not None:
                 axes.axhline(100 * chance, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="chance")
             axes.set(title=name, xlabel="epochs")
@@ -124,7 +112,7 @@ def plot_knn(
             axes.set_ylabel(f"kNN accuracy, {target} (%)")
         for axes in grid[len(histories) :]:
             axes.remove()
-        _legend_above(figure, grid)
+        legend_above(figure, grid)
     return Path(path)
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from hf_infomax.data import recipes
 from hf_infomax.models.errors import UsageError
 
-from .features import extract_features, require_finite
+from .features import extract_features, location_and_scale, require_finite
 
 #: The name of all of these in the column of probes, and each as a metric.
 LABEL_FREE = "label-free"
@@ -95,8 +95,8 @@ def uniformity(x: Tensor, t: float = 2.0) -> float:
 
     Source: Wang and Isola 2020, eq. 5.
 
-    >>> round(uniformity(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])), 3), uniformity(torch.ones(3, 2))
-    (-8.0, 0.0)
+    >>> round(uniformity(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])), 3), uniformity(torch.ones(3, 2)) > -1e-5
+    (-8.0, True)
     """
     x = F.normalize(_matrix(x))
     total, count = x.new_zeros((), dtype=torch.float64), len(x) * (len(x) - 1)
@@ -109,8 +109,8 @@ def uniformity(x: Tensor, t: float = 2.0) -> float:
 def dead_units(features: Tensor) -> float:
     """The share of units that say the same of every image, in [0, 1].
 
-    A unit is dead where it varies by no more than rounding does: a deviation of at most 1e-6 (1 + |mean|), the rule by which the
-    linear probes leave it out.
+    A unit is dead where it varies by no more than rounding does, the rule by which the probes leave it out, see
+    `features.location_and_scale`.
 
     Args:
         features: (N, F).
@@ -121,8 +121,22 @@ def dead_units(features: Tensor) -> float:
     >>> dead_units(torch.tensor([[0.0, 1.0, 2.0, 5.0], [0.0, 1.0, 3.0, 5.0]]))
     0.75
     """
-    std, mean = torch.std_mean(_matrix(features), dim=0, correction=0)
-    return (std <= 1e-6 * (1 + mean.abs())).float().mean().item()
+    _, scale = location_and_scale(_matrix(features))
+    return (scale == 0).float().mean().item()
+
+
+def collapse_warnings(layer: str, rank: float, dead: float) -> tuple[str, ...]:
+    """What is wrong with a layer of that RankMe and that share of dead units, as sentences without a full stop; mostly nothing.
+
+    >>> collapse_warnings("y", rank=30.0, dead=0.1)
+    ()
+    """
+    found = []
+    if rank < COLLAPSED_RANK:
+        found.append(f"layer {layer} has collapsed: its RankMe is {rank:.2f}, images hardly differ in it")
+    if dead >= DEAD_SHARE:
+        found.append(f"{dead:.0%} of the units of layer {layer} are dead: equal for all images")
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -138,15 +152,8 @@ class Health:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Sentences, none where nothing is wrong."""
-        found = []
-        if self.rankme < COLLAPSED_RANK and self.units > 1:
-            found.append(
-                f"layer {self.layer} has collapsed: RankMe is {self.rankme:.2f} of {self.units} units, images hardly differ in it"
-            )
-        if self.dead_units >= DEAD_SHARE:
-            found.append(f"{self.dead_units:.0%} of the units of layer {self.layer} are dead: equal for all images")
-        return tuple(found)
+        """Sentences, none where nothing is wrong; see `collapse_warnings`."""
+        return collapse_warnings(self.layer, self.rankme, self.dead_units)
 
     def values(self) -> dict[str, float]:
         """Name of the measure -> its value, as in a table or in metrics.jsonl."""

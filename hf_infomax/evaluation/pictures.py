@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from torch import Tensor
 
 from hf_infomax.models.errors import UsageError
@@ -75,46 +77,78 @@ def plot_neighbours(query_images: Tensor, neighbour_images: Mapping[str, Tensor]
     return Path(path)
 
 
-def plot_loss_maps(images: Tensor, maps: Tensor, path: str | os.PathLike[str], per_line: int = 4) -> Path:
+def plot_loss_maps(
+    images: Tensor,
+    maps: Tensor,
+    path: str | os.PathLike[str],
+    per_line: int = 4,
+    occluded_images: Tensor | None = None,
+    occluded_maps: Tensor | None = None,
+) -> Path:
     """Images, and beside each the InfoNCE loss at every location of its local map, all on one colour scale.
 
-    A low loss marks where the global vector says most about the place.
+    A low loss marks where the global vector says most about the place. With occluded images, each has a second pair below its
+    first: what the encoder saw instead, and the loss when the global vector is that of the occluded image and the local map still
+    that of the whole one. The paper finds it highest where the encoder could not look.
 
     Args:
         images: (n, 3, H, W), uint8 or in [0, 1].
         maps: (n, h, w) losses in nats.
         path: of the PNG.
-        per_line: pairs beside each other.
+        per_line: images beside each other.
+        occluded_images: (n, 3, H, W) of the same images, in the same order.
+        occluded_maps: (n, h, w) losses in nats, of the global vectors of `occluded_images`.
 
     Raises:
-        UsageError: there is nothing to draw, or not one map for each image.
+        UsageError: there is nothing to draw, not one map for each image, or occluded images without maps or maps without images.
 
     Source: Hjelm et al. 2019 (DIM), Figure 13.
     """
     require_data(images, "no images")
-    if maps.dim() != 3 or len(maps) != len(images):
-        raise UsageError(f"Loss maps have shape {tuple(maps.shape)}: give (n, h, w) with n = {len(images)}.")
-    pixels, losses = _pixels(images), maps.detach().float().cpu().numpy()
+    if (occluded_images is None) != (occluded_maps is None):
+        raise UsageError("Occluded images and their loss maps belong together: give both or neither.")
+    pairs = {"": (images, maps)}
+    if occluded_images is not None:
+        pairs = {"whole": (images, maps), "occluded": (occluded_images, occluded_maps)}
+    for shown, losses in pairs.values():
+        if losses.dim() != 3 or not len(losses) == len(shown) == len(images):
+            shapes = f"{tuple(losses.shape)} for {len(shown)} images"
+            raise UsageError(f"Loss maps have shape {shapes}: give (n, h, w) with n = {len(images)}, and n images.")
     per_line = min(per_line, len(images))
     lines = math.ceil(len(images) / per_line)
     side = min(1.0, (WIDTH - 1.2) / (2.3 * per_line))  # inches of one image
     width = max(0.55 * WIDTH, 2.3 * side * per_line + 1.2)
-    with house_figure(path, height=1.12 * side * lines + 0.55, width=width) as figure:
-        ratios = [1, 1, 0.12] * per_line
-        grid = figure.add_gridspec(
-            lines, len(ratios) - 1, width_ratios=ratios[:-1]
-        )  # the narrow columns part the pairs
-        panels = []
-        for index, (image, loss) in enumerate(zip(pixels, losses, strict=True)):
+    with house_figure(path, height=(1.06 * len(pairs) + 0.08) * side * lines + 0.5, width=width) as figure:
+        panels, shown = _draw_pairs(figure, pairs, lines, per_line)
+        bar = figure.colorbar(shown, ax=panels, location="right", shrink=0.85, aspect=22 * lines * len(pairs), pad=0.02)
+        bar.set_label("InfoNCE loss (nats)")
+        bar.outline.set_visible(False)
+        seen = ", whole and occluded" if len(pairs) > 1 else ", beside its image"
+        house_title(figure, f"Loss at each location{seen}")
+    return Path(path)
+
+
+def _draw_pairs(
+    figure: Figure, pairs: Mapping[str, tuple[Tensor, Tensor]], lines: int, per_line: int
+) -> tuple[list[Axes], AxesImage]:
+    """(image, map) pairs, those of one image below each other -> the panels, and a map for the colour bar."""
+    losses = {name: maps.detach().float().cpu().numpy() for name, (_, maps) in pairs.items()}
+    lowest, highest = min(map(np.min, losses.values())), max(map(np.max, losses.values()))
+    # Narrow columns and lines part the images; that after the last is left off.
+    widths = ([1, 1, 0.12] * per_line)[:-1]
+    heights = ([1] * len(pairs) + [0.08]) * lines
+    grid = figure.add_gridspec(len(heights) - 1, len(widths), width_ratios=widths, height_ratios=heights[:-1])
+    panels = []
+    for below, (name, (images, _)) in enumerate(pairs.items()):
+        for index, (image, loss) in enumerate(zip(_pixels(images), losses[name], strict=True)):
             line, column = divmod(index, per_line)
-            left, right = (figure.add_subplot(grid[line, 3 * column + offset]) for offset in (0, 1))
+            row = line * (len(pairs) + 1) + below
+            left, right = (figure.add_subplot(grid[row, 3 * column + offset]) for offset in (0, 1))
             left.imshow(image, interpolation="nearest")
-            shown = right.imshow(loss, cmap="cividis", vmin=losses.min(), vmax=losses.max(), interpolation="nearest")
+            shown = right.imshow(loss, cmap="cividis", vmin=lowest, vmax=highest, interpolation="nearest")
+            if column == 0:
+                left.text(-0.06, 0.5, name, transform=left.transAxes, rotation=90, ha="right", va="center", fontsize=9)
             for axes in (left, right):
                 axes.set_axis_off()
             panels += [left, right]
-        bar = figure.colorbar(shown, ax=panels, location="right", shrink=0.85, aspect=22 * lines, pad=0.02)
-        bar.set_label("InfoNCE loss (nats)")
-        bar.outline.set_visible(False)
-        house_title(figure, "Loss at each location, beside its image")
-    return Path(path)
+    return panels, shown

@@ -92,6 +92,7 @@ def write_report(
     sections: Sequence[Section],
     summary: str = "",
     facts: dict[str, str] | None = None,
+    warnings: Sequence[str] = (),
 ) -> Path:
     """Write the page: style and images are inside the one file, and it holds no script and no address to load from.
 
@@ -101,6 +102,7 @@ def write_report(
         sections: what it says, in order.
         summary: a sentence or two below the title: the result.
         facts: small figures shown at the top, name -> value, such as {"Images seen": "50,000"}.
+        warnings: sentences that a reader must not miss, in a box above everything but the title.
 
     Raises:
         UsageError: a picture does not exist or is not a PNG.
@@ -118,7 +120,7 @@ def write_report(
         lstrip_blocks=True,
     )
     template = environment.get_template("report.html.jinja")
-    page = template.render(title=title, sections=sections, summary=summary, facts=facts or {})
+    page = template.render(title=title, sections=sections, summary=summary, facts=facts or {}, warnings=warnings)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")

@@ -1,72 +1,45 @@
-"""The suite: a model and a dataset -> the rows of a table, layers x probes x targets, beside what learned nothing."""
+"""The suite: models and a dataset -> the rows of a table: layers x probes x targets, and the measures."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-import datasets
 import torch
-from datasets import Dataset
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
-from hf_infomax import data
 from hf_infomax.models.errors import UsageError, unknown_name
+from hf_infomax.models.processes import world
 
-from .features import extract_features, pixel_features
-from .knn import knn_accuracy
-from .probes import linear_probe, linear_regression_probes
-from .table import Row
+from .feature_cache import cached_features
+from .features import pixel_features
+from .knn import knn_probe
+from .labelled import LabelledImages
+from .measures import MEASURES
+from .mlp import mlp_probe
+from .probes import ProbeResult, linear_probe, linear_regression_probes
+from .schedules import scheduled_linear_probe
+from .subject import Subject
+from .svm import svm_probe
+from .table import Row, summarise
 
-PROBES = ("knn", "linear")
+#: Name -> how classes are read from frozen features. Real-valued targets are read by linear regression, under the name "linear".
+PROBES: dict[str, Callable[..., ProbeResult]] = {
+    "knn": knn_probe,
+    "linear": linear_probe,
+    "sgd": scheduled_linear_probe,
+    "svm": svm_probe,
+    "mlp": mlp_probe,
+}
+#: Those that are asked where nothing is said.
+DEFAULT_PROBES = ("knn", "linear")
+#: Those in which chance has no part: a second seed would give the same number.
+SEEDLESS = frozenset({"knn"})
+#: Those that fit nothing, so that all of the training images take part whatever `probe_images` says.
+FITLESS = frozenset({"knn"})
 
-
-@dataclass(frozen=True)
-class LabelledImages:
-    """A split, decoded: `pixels` (N, 3, H, W) uint8, and each target (N,) int64 for classes or (N, d) float32 for factors."""
-
-    pixels: Tensor
-    targets: Mapping[str, Tensor]
-
-
-def target_names(split: Dataset) -> list[str]:
-    """What can be asked of a split: its class labels, then its real-valued columns and lists of such.
-
-    The label comes first. A dataset without any column of these kinds gives an empty list.
-    """
-    label = data.find_label_column(split)
-    found = [label] if label else []
-    for name, feature in split.features.items():
-        inner = feature.feature if isinstance(feature, datasets.List) else feature
-        if name not in found and isinstance(inner, datasets.Value) and inner.dtype.startswith(("float", "int")):
-            found.append(name)
-    return found
-
-
-def labelled_images(
-    split: Dataset, image_size: int, targets: Sequence[str], image_column: str | None = None, on_corrupt: str = "stop"
-) -> LabelledImages:
-    """Decode a split and read its targets.
-
-    Args:
-        split: as `hf_infomax.data.load_dataset` gives it.
-        image_size: side in pixels.
-        targets: columns to read; "x+y" joins two real-valued columns into one target.
-        image_column, on_corrupt: as in `hf_infomax.data.decode_images`.
-
-    Raises:
-        UsageError: a column is missing, or an image is corrupt.
-    """
-    column = data.find_image_column(split, image_column)
-    decoded = data.decode_images(split, column, image_size, on_corrupt=on_corrupt)
-    columns = {}
-    for name in targets:
-        features = [data.require_column(split, part) for part in name.split("+")]
-        parts = [torch.tensor(split[part][:])[decoded.indices] for part in name.split("+")]
-        if isinstance(features[0], datasets.ClassLabel) or name == data.find_label_column(split):
-            columns[name] = parts[0].long()
-        else:
-            columns[name] = torch.cat([part.float().reshape(len(part), -1) for part in parts], dim=1)  # (N, d)
-    return LabelledImages(decoded.pixels, columns)
+#: What gives some rows when it is called.
+Task = Callable[[], list[Row]]
 
 
 def evaluate_features(
@@ -77,50 +50,94 @@ def evaluate_features(
     model: str,
     dataset: str,
     split: str,
-    probes: Sequence[str] = PROBES,
+    probes: Sequence[str] = DEFAULT_PROBES,
     k: int = 20,
-    seed: int = 0,
+    seeds: Sequence[int] = (0,),
     probe_images: int | None = None,
-) -> Iterator[Row]:
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Row]:
     """Ask every layer's features for every target by every probe that fits it.
 
-    Classes are asked by a weighted kNN (cosine, temperature 0.1) and by logistic regression, in accuracy; real-valued factors
-    by linear regression, in R2. Regularisation is chosen on a held-out tenth of the training features, never on the test split.
+    Classes are asked by the probes of `PROBES`, in accuracy; real-valued factors by linear regression, in R2. What a probe chooses,
+    it chooses on held-out training features, never on the test split. Of several processes each asks a part of the questions, and
+    all have the answers.
 
     Args:
         train, test: layer -> (N, F) and (M, F) features.
         train_targets, test_targets: name -> (N,) classes or (N, d) factors, and likewise of M rows.
         model, dataset, split: the names in the rows.
-        probes: "knn", "linear" or both.
+        probes: names of `PROBES`.
         k: voters of the kNN.
-        seed: of the held-out tenth, and the rows' own.
-        probe_images: the linear probes are fitted on that many first rows; the kNN, which fits nothing, has all vote.
+        seeds: of each probe; with several a row is their mean, with the deviation between them.
+        probe_images: what is fitted, is fitted on that many first rows; the kNN, which fits nothing, has all vote.
+        options: further arguments of a probe, by its name: {"mlp": {"epochs": 100}}.
 
-    Yields:
-        One `Row` for each (layer, probe, target), as it is measured.
+    Returns:
+        One `Row` for each (layer, probe, target).
 
     Raises:
-        UsageError: there is no such probe.
+        UsageError: there is no such probe, or a probe cannot be asked of these features.
     """
+    subject = Subject(
+        model, None, train, test, train_targets, test_targets, dataset, split, tuple(seeds), options or {}
+    )
+    return run_tasks(probe_tasks(subject, probes, k, probe_images), f"probes of {model}")
+
+
+def probe_tasks(subject: Subject, probes: Sequence[str], k: int = 20, probe_images: int | None = None) -> list[Task]:
+    """A task for each layer, probe and class, and one for each layer's factors; see `evaluate_features`."""
     for probe in probes:
         if probe not in PROBES:
-            raise unknown_name("probe", probe, PROBES)
-    classes = {name: values for name, values in train_targets.items() if values.dim() == 1}
-    factors = {name: values[:probe_images] for name, values in train_targets.items() if values.dim() == 2}
-    for layer, features in train.items():
-        common = {"model": model, "layer": layer, "dataset": dataset, "split": split, "seeds": (seed,)}
-        for target, labels in classes.items():
-            if "knn" in probes:
-                accuracy = knn_accuracy(test[layer], test_targets[target], features, labels, k=k)
-                yield Row(probe=f"knn{k}", target=target, metric="accuracy", value=accuracy, **common)
-            if "linear" in probes:
-                fitted = features[:probe_images], labels[:probe_images]
-                result = linear_probe(*fitted, test[layer], test_targets[target], seed=seed)
-                yield Row(probe="linear", target=target, metric=result.metric, value=result.value, **common)
-        if "linear" in probes and factors:
-            results = linear_regression_probes(features[:probe_images], factors, test[layer], test_targets, seed=seed)
-            for target, result in results.items():
-                yield Row(probe="linear", target=target, metric=result.metric, value=result.value, **common)
+            raise unknown_name("probe", probe, tuple(PROBES))
+    classes = [name for name, values in subject.train_targets.items() if values.dim() == 1]
+    tasks: list[Task] = []
+    for layer in subject.train:
+        for target in classes:
+            tasks += [partial(read_classes, subject, layer, probe, target, k, probe_images) for probe in probes]
+        if "linear" in probes and len(classes) < len(subject.train_targets):
+            tasks.append(partial(read_factors, subject, layer, probe_images))
+    return tasks
+
+
+def read_classes(
+    subject: Subject, layer: str, probe: str, target: str, k: int = 20, probe_images: int | None = None
+) -> list[Row]:
+    """What a probe reads of a class from a layer, one row over the seeds; a probe of a certain `k` has it in its name."""
+    count = None if probe in FITLESS else probe_images
+    train = subject.train[layer][:count], subject.train_targets[target][:count]
+    splits = [x.to(subject.device) for x in (*train, subject.test[layer], subject.test_targets[target])]
+    given = {"knn": {"k": k}}.get(probe, {}) | subject.given(probe)
+    name = f"{probe}{given['k']}" if "k" in given else probe
+    rows = []
+    for seed in subject.seeds[:1] if probe in SEEDLESS else subject.seeds:
+        found = PROBES[probe](*splits, seed=seed, **given)
+        rows.append(subject.row(layer, name, target, found.metric, found.value, seeds=(seed,)))
+    return summarise(rows)
+
+
+def read_factors(subject: Subject, layer: str, probe_images: int | None = None) -> list[Row]:
+    """What linear regression reads of all real-valued targets from a layer, one row each over the seeds."""
+    factors = {name: values[:probe_images] for name, values in subject.train_targets.items() if values.dim() == 2}
+    train, rows = subject.train[layer][:probe_images], []
+    for seed in subject.seeds:
+        found = linear_regression_probes(train, factors, subject.test[layer], subject.test_targets, seed=seed)
+        rows += [
+            subject.row(layer, "linear", target, result.metric, result.value, seeds=(seed,))
+            for target, result in found.items()
+        ]
+    return summarise(rows)
+
+
+def run_tasks(tasks: Sequence[Task], what: str) -> list[Row]:
+    """The rows of all tasks, in their order; a collective call, in which each process works off every P-th task."""
+    rank, processes = world()
+    bar = tqdm(tasks[rank::processes], desc=what, unit="question", leave=False, disable=rank > 0)
+    own = [task() for task in bar]
+    if processes == 1:
+        return [row for rows in own for row in rows]
+    everyone: list[Any] = [None] * processes
+    torch.distributed.all_gather_object(everyone, own)
+    return [row for index in range(len(tasks)) for row in everyone[index % processes][index // processes]]
 
 
 def evaluate_models(
@@ -131,9 +148,35 @@ def evaluate_models(
     split: str,
     layers: Sequence[str] | None = None,
     precision: str | None = None,
-    **options: Any,
+    probes: Sequence[str] = DEFAULT_PROBES,
+    measures: Sequence[str] = (),
+    seeds: Sequence[int] = (0,),
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    cache: bool = False,
+    **probing: Any,
 ) -> Iterator[Row]:
-    """`evaluate_features`, which takes the `options`, for several models on the same images; None stands for the raw pixels.
+    """`evaluate_features` and the measures for several models on the same images; None stands for the raw pixels.
+
+    A collective call where there are several processes: they share the images, and then the questions.
+
+    Args:
+        models: name -> what `extract_features` takes.
+        train, test: the images on which probes are fitted, and those on which they are asked.
+        dataset, split: the names in the rows.
+        layers: of the models; None: all.
+        precision: of the features.
+        probes: names of `PROBES`.
+        measures: names of `measures.MEASURES`, what is asked beside probes.
+        seeds: as in `evaluate_features`; those of the measures too.
+        options: further arguments of probes and measures, by their names.
+        cache: keep the features on disk, see `cached_features`.
+        probing: `k` and `probe_images` of `evaluate_features`.
+
+    Yields:
+        Rows, model by model.
+
+    Raises:
+        UsageError: no targets to ask for, no such probe or measure, or features that cannot be asked.
 
     >>> from hf_infomax.data import load_dataset  # doctest: +SKIP
     >>> train, test = (
@@ -143,13 +186,28 @@ def evaluate_models(
     ...     evaluate_models({"trained": model, "pixels": None}, train, test, "digits", "test")
     ... )  # doctest: +SKIP
     """
-    if not train.targets:
+    if not train.targets and probes:
         raise UsageError("The dataset has no column to ask for: name one with targets=[...], such as targets=[label].")
+    for measure in measures:
+        if measure not in MEASURES:
+            raise unknown_name("measure", measure, tuple(MEASURES))
+    shared = world()[1] > 1
+    device = next((next(model.parameters()).device for model in models.values() if model), torch.device("cpu"))
     for name, model in models.items():
         features = [
             pixel_features(images.pixels)
             if model is None
-            else extract_features(model, images.pixels, layers, precision=precision)
+            else cached_features(model, images.pixels, layers, precision=precision, share=shared, cache=cache)
             for images in (train, test)
         ]
-        yield from evaluate_features(*features, train.targets, test.targets, name, dataset, split, **options)
+        pixels = train.pixels, test.pixels
+        targets = train.targets, test.targets
+        given = dataset, split, tuple(seeds), options or {}
+        subject = Subject(name, model, *features, *targets, *given, *pixels, precision, device)
+        yield from run_tasks(probe_tasks(subject, probes, **probing), f"probes of {name}")
+        asked = [partial(_all_rows, MEASURES[measure], subject) for measure in measures]
+        yield from run_tasks(asked, f"measures of {name}")
+
+
+def _all_rows(measure: Callable[[Subject], Iterator[Row]], subject: Subject) -> list[Row]:
+    return list(measure(subject))

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from .naming import name_dots
 from .style import PALETTE, house_figure, house_title, require_data
 from .table import PERCENT, Row
 
@@ -27,6 +28,7 @@ def plot_tradeoff(
     require_data(pairs, "no model has both measures")
     with house_figure(path, height=4.6, width=6.4) as figure:
         axes = figure.subplots()
+        names = []
         for index, (x, y) in enumerate(pairs):
             scales = [100 if row.metric in PERCENT else 1 for row in (x, y)]
             color = PALETTE[index % len(PALETTE)]
@@ -36,10 +38,10 @@ def plot_tradeoff(
             }
             place = scales[0] * x.value, scales[1] * y.value
             axes.errorbar(*place, fmt="o", markersize=6, capsize=2.5, color=color, **spreads)
-            aside = (7, -14 if index % 2 else 6)  # points; neighbours in the list are often neighbours in the picture
-            axes.annotate(x.model, place, xytext=aside, textcoords="offset points", color=color, fontsize=9)
+            names.append((x.model, place, color))
         axes.margins(0.16)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         if title:
             house_title(figure, title)
+        name_dots(axes, names)
     return Path(path)

@@ -4,7 +4,18 @@ import pytest
 import torch
 from torch import nn
 
-from hf_infomax.evaluation import comparison, figures, pictures, style, sweetspot, tradeoff
+from hf_infomax.evaluation import (
+    ablation,
+    comparison,
+    figures,
+    label_curves,
+    layer_curves,
+    pictures,
+    projection,
+    style,
+    sweetspot,
+    tradeoff,
+)
 
 
 class FakeModel(nn.Module):
@@ -57,6 +68,7 @@ def drawn(monkeypatch):
                     }
                 )
 
-    for module in (figures, pictures, comparison, sweetspot, tradeoff):
+    drawing = (ablation, comparison, figures, label_curves, layer_curves, pictures, projection, sweetspot, tradeoff)
+    for module in drawing:
         monkeypatch.setattr(module, "house_figure", noting)
     return panels

@@ -90,7 +90,7 @@ def test_a_collapsed_encoder_is_told(model):
     health = representation_health(model, torch.rand(20, 3, 32, 32), progress=False)
     assert (health.dead_units, health.alignment) == (1.0, pytest.approx(0, abs=1e-6))
     collapsed, dead = health.warnings
-    assert collapsed.startswith("layer y has collapsed: RankMe is 1.00 of 10 units")
+    assert collapsed.startswith("layer y has collapsed: its RankMe is 1.00")
     assert dead.startswith("100% of the units of layer y are dead")
 
 

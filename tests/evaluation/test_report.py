@@ -110,6 +110,25 @@ def test_a_report_may_have_no_more_than_a_title(tmp_path):
     assert not Page(page).all("dl")
 
 
+def test_warnings_stand_in_a_box_before_the_first_section(tmp_path):
+    warnings = ["Layer y has <collapsed>.", "Another."]
+    sections = [Section("Result", [Text("First.")])]
+    page = write_report(tmp_path / "report.html", "t", sections, warnings=warnings).read_text(encoding="utf-8")
+    (box,) = Page(page).all("aside")
+    assert box["class"] == "warnings"
+    assert page.index("&lt;collapsed&gt;") < page.index("Another.") < page.index("<section")
+    assert len(Page(page).all("li")) == 2
+    assert not Page(write_report(tmp_path / "report.html", "t", sections).read_text(encoding="utf-8")).all("aside")
+
+
+@pytest.mark.parametrize(("probes", "wide"), [(5, False), (6, True)])
+def test_a_table_of_many_columns_may_be_wider_than_the_text(tmp_path, probes, wide):
+    rows = [Row("m", "y", f"knn{k}", "label", "set", "test", "accuracy", 0.5) for k in range(probes)]
+    page = write_report(tmp_path / "r.html", "t", [Section("s", [ResultsTable(rows, "c")])]).read_text(encoding="utf-8")
+    (figure,) = Page(page).all("figure")
+    assert (figure.get("class") == "wide") == wide
+
+
 def test_a_missing_figure_and_another_format_are_named(tmp_path):
     (tmp_path / "figure.jpg").write_bytes(b"\xff\xd8\xff")
     for name, message in (("missing.png", "does not exist"), ("figure.jpg", "not a PNG")):

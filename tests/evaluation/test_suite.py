@@ -113,5 +113,5 @@ def test_a_dataset_without_targets_and_an_unknown_probe_are_refused(model, pixel
     with pytest.raises(UsageError, match="targets"):
         list(evaluate_models({"a": model}, empty, empty, "set", "test"))
     x = torch.randn(10, 2)
-    with pytest.raises(UsageError, match="Unknown probe 'svm'"):
-        list(evaluate_features({"y": x}, {"y": x}, {}, {}, "m", "set", "test", probes=["svm"]))
+    with pytest.raises(UsageError, match="Unknown probe 'tree'"):
+        list(evaluate_features({"y": x}, {"y": x}, {}, {}, "m", "set", "test", probes=["tree"]))

@@ -17,10 +17,10 @@ runs:
   "CMC {L, ab}": {recipe: cmc_colour_digits_cpu}
   one seed: {overrides: [model.bound=dv], seeds: [1]}
 baselines: [InfoNCE]
-evaluation: {layers: [conv, y], train_images: 100, eval_images: 60, targets: [label], probes: [knn], bound_images: 60}
+evaluation: {layers: [conv, y], train_images: 100, eval_images: 60, targets: [label], probes: [knn], measures: [infonce], options: {infonce: {images: 60}}, cache: false}
 questions:
   - [InfoNCE, JSD]
-paper: {table: Table 9, probe: knn20, values: {JSD: 81.4, "never run": 70.1}}
+paper: [{table: Table 9, probe: knn20, values: {JSD: 81.4, "never run": 70.1}}]
 """
 
 
