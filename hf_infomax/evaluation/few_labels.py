@@ -71,9 +71,12 @@ def _choose_strength(x: Tensor, labels: Tensor, classes: int, strengths: Sequenc
 
 def _accuracy_of_draw(problem: Problem, count: int, seed: int, strengths: Sequence[float]) -> float:
     drawn = draw_per_class(problem.labels, count, seed)
-    x, labels, classes = problem.train[drawn], problem.labels[drawn], len(problem.classes)
+    # The weights of a few samples are a combination of these: in a basis of their span, (r, F), the same fit has r features.
+    left, scale, basis = torch.linalg.svd(problem.train[drawn], full_matrices=False)
+    x, labels, classes = left * scale, problem.labels[drawn], len(problem.classes)
     strength = _choose_strength(x, labels, classes, strengths, seed) if count >= FOLDS else FIXED_STRENGTH
     solution = logistic.fit(x, labels, strength, x.new_zeros(classes, x.shape[1] + 1))
+    solution = torch.cat([solution[:, :-1] @ basis, solution[:, -1:]], dim=1)
     return problem.accuracy(logistic.predict(problem.test, solution))
 
 

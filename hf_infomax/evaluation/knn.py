@@ -12,6 +12,7 @@ from hf_infomax.models.search import nearest
 
 from .features import require_finite
 from .probes import ProbeResult
+from .shortlist import nearest_by_cosine
 from .splits import check_features, number_classes
 
 #: Values held at once, 64 MiB of float32: queries go in chunks, so that memory does not grow with their number.
@@ -19,7 +20,7 @@ MAX_SCORES = 2**24
 
 
 def _cosine(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    similarity, indices = nearest(F.normalize(queries), F.normalize(bank), k)
+    similarity, indices = nearest_by_cosine(queries, bank, k)
     return 1 - similarity, indices
 
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from . import logistic
 from .lbfgs import minimise, second_moments
-from .probes import ProbeResult, check_strengths
-from .splits import accuracy, classification, hold_out
+from .probes import ProbeResult, check_strengths, from_strong_to_weak
+from .splits import classification, hold_out
 
 #: The widths of the parabola that rounds the hinge's corner, in margins, coarse to fine: each starts where the last one ended.
 WIDTHS = (0.5, 0.1)
@@ -71,7 +71,7 @@ def svm_probe(
 ) -> ProbeResult:
     """Test accuracy of a linear SVM with the plain hinge loss, one class against the rest, on standardised features.
 
-    The objective is `fit_svm`'s. Every strength is fitted on nine tenths of the training split, from strong to weak; the most
+    The objective is `fit_svm`'s. The strengths are fitted on nine tenths of the training split as in `linear_probe`; the most
     accurate on the held-out tenth (of equals the strongest) is tested once, as it is: it is not fitted again on all, so that
     five seeds are five runs on five choices of nine tenths, with a spread. The problem is convex and has no other randomness.
 
@@ -103,11 +103,12 @@ def svm_probe(
     fit_x, fit_y = problem.train[fit], problem.labels[fit]
     held_x, held_y = problem.train[held], problem.labels[held]
     moments = second_moments(fit_x)
-    solution = fit_x.new_zeros(len(problem.classes), fit_x.shape[1] + 1)
-    validation, solutions = {}, {}
-    for strength in sorted(strengths, reverse=True):
-        solution = solutions[strength] = fit_svm(fit_x, fit_y, strength, solution, max_iter, moments)
-        validation[strength] = accuracy(logistic.predict(held_x, solution), held_y)
+
+    def fitted(strength: float, start: Tensor) -> Tensor:
+        return fit_svm(fit_x, fit_y, strength, start, max_iter, moments)
+
+    start = fit_x.new_zeros(len(problem.classes), fit_x.shape[1] + 1)
+    validation, solutions = from_strong_to_weak(strengths, fitted, start, held_x, held_y)
     chosen = max(validation, key=validation.__getitem__)  # the first of equals, which is the strongest
     value = problem.accuracy(logistic.predict(problem.test, solutions[chosen]))
     return ProbeResult(value, "accuracy", chosen, validation)
