@@ -154,9 +154,13 @@ def answers(rows: list[Row], comparison: Comparison, probe: str) -> str:
 
 
 def beside_the_paper(rows: list[Row], paper: dict[str, Any]) -> str:
-    """The runs at a layer, the last unless it is named, beside what the paper reports of them, in its order, as a Markdown table."""
+    """The runs at a layer, the last unless it is named, beside what the paper reports of them, as a Markdown table."""
     layer = paper.get("layer") or next(row.layer for row in reversed(rows) if row.layer != "pixels")
-    asked = {"probe": paper["probe"], "layer": layer, **{key: paper[key] for key in ("metric", "target") if key in paper}}
+    asked = {
+        "probe": paper["probe"],
+        "layer": layer,
+        **{key: paper[key] for key in ("metric", "target") if key in paper},
+    }
     here = {row.model: row for row in rows if all(getattr(row, key) == value for key, value in asked.items())}
     found = {run: tabulate([here[run]]).text(0, 0) if run in here else "-" for run in paper["values"]}
     unit = " (%)" if any(row.metric in PERCENT for row in here.values()) else ""
@@ -202,7 +206,7 @@ def publish(comparison: Comparison, name: str, rows: list[Row]) -> None:
 
 def plot_information(rows: list[Row], probe: str, path: Path) -> None:
     """What the two views share against what the last map knows (CMC's Figure 5, left), where it was measured."""
-    nats = [row for row in rows if row.metric == "nats"]
+    nats = [row for row in rows if row.probe == "infonce"]
     if nats:
         layer = next(row.layer for row in rows if row.layer != "pixels")
         known = [row for row in rows if (row.probe, row.layer) == (probe, layer)]

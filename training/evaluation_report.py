@@ -78,7 +78,7 @@ FIGURES = {
     ),
     "neighbours": Figure(
         "Nearest neighbours",
-        "As in Deep InfoMax, Figure 7: a held-out image of each class, and the nearest others by the L1 distance of the last layer.",
+        "As in Deep InfoMax, Figure 7: a held-out image of each class, and the nearest others by L1 in the last layer.",
         "Query images, each beside its nearest neighbours by every representation.",
     ),
     "loss_maps": Figure(

@@ -147,14 +147,15 @@ def measure(checkpoint: str, settings: Evaluation, name: str | None = None) -> l
         precision=precision(settings.precision),
         cache=settings.cache,
     )
-    return [*rows, *trained_bound(checkpoint, name, model.feature_layers[-1])]
+    return [*rows, *trained_bound(checkpoint, name, model.feature_layers[-1], settings.seed)]
 
 
-def trained_bound(checkpoint: str, name: str, layer: str) -> Iterator[Row]:
+def trained_bound(checkpoint: str, name: str, layer: str, seed: int) -> Iterator[Row]:
     """The bound in nats at the end of a run's training, the mean over the last twentieth of its records, where it has one."""
     folder = run_folder(checkpoint)
     bounds = [record["bound"] for record in read_history(folder) if record.get("bound") is not None] if folder else []
     if bounds:
         recipe = OmegaConf.load(folder / "recipe.yaml").data
         last = fmean(bounds[-max(1, len(bounds) // 20) :])
-        yield Row(name, layer, "bound in training", "views", recipe.dataset, recipe.train_split, "nats", last)
+        source = {"dataset": recipe.dataset, "split": recipe.train_split, "seeds": (seed,)}
+        yield Row(name, layer, "bound in training", "views", metric="nats", value=last, **source)

@@ -30,7 +30,7 @@ def label_free(subject: Subject) -> Iterator[Row]:
         **given,
     )
     for name, value in health.values().items():
-        yield subject.row(subject.vector, LABEL_FREE, "images", name, value)
+        yield subject.row(subject.vector, LABEL_FREE, "images", name, value, seeds=subject.seeds[:1])
 
 
 def input_information(subject: Subject) -> Iterator[Row]:
@@ -117,7 +117,7 @@ def shared_information(subject: Subject) -> Iterator[Row]:
     found = view_information(subject.model, *pixels, **subject.given("infonce"))
     targets = found if len(found) > 1 else dict(zip(["the other view"], found.values(), strict=True))
     for target, value in targets.items():
-        yield subject.row(subject.vector, "infonce", target, "nats", value)
+        yield subject.row(subject.vector, "infonce", target, "nats", value, seeds=subject.seeds[:1])
 
 
 #: Name -> measure.

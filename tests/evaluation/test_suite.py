@@ -1,4 +1,5 @@
-import datasets
+import multiprocessing
+
 import pytest
 import torch
 
@@ -7,11 +8,10 @@ from hf_infomax.evaluation import (
     evaluate_features,
     evaluate_models,
     knn_accuracy,
-    labelled_images,
     linear_probe,
     linear_regression_probe,
     linear_regression_probes,
-    target_names,
+    mlp_probe,
 )
 from hf_infomax.models.errors import UsageError
 
@@ -27,31 +27,6 @@ def features():
         {"label": labels[:100], "where": factors[:100]},
         {"label": labels[100:], "where": factors[100:]},
     )
-
-
-def test_the_digits_can_be_asked_for_their_class_and_every_factor(digits):
-    assert target_names(digits) == ["label", "x", "y", "size", "foreground", "background"]
-
-
-def test_columns_that_are_no_targets_are_not_asked_for():
-    rows = {"text": ["a", "b"], "group": [0, 1], "weight": [0.5, 1.0]}
-    types = {
-        "text": datasets.Value("string"),
-        "group": datasets.ClassLabel(num_classes=2),
-        "weight": datasets.Value("float32"),
-    }
-    assert target_names(datasets.Dataset.from_dict(rows, features=datasets.Features(types))) == ["group", "weight"]
-
-
-def test_targets_are_read_and_joined(digits):
-    few = digits.select(range(20))
-    images = labelled_images(few, 32, ["label", "foreground", "x+y"])
-    assert images.pixels.shape == (20, 3, 32, 32)
-    assert images.targets["label"].tolist() == few["label"][:]
-    torch.testing.assert_close(images.targets["foreground"], torch.tensor(few["foreground"][:]))
-    torch.testing.assert_close(images.targets["x+y"], torch.tensor([few["x"][:], few["y"][:]]).T)
-    with pytest.raises(UsageError, match="'colour'"):
-        labelled_images(few, 32, ["colour"])
 
 
 def test_rows_are_the_probes_own_numbers(features):
@@ -115,3 +90,72 @@ def test_a_dataset_without_targets_and_an_unknown_probe_are_refused(model, pixel
     x = torch.randn(10, 2)
     with pytest.raises(UsageError, match="Unknown probe 'tree'"):
         list(evaluate_features({"y": x}, {"y": x}, {}, {}, "m", "set", "test", probes=["tree"]))
+
+
+def test_seeds_make_a_mean_and_a_spread_where_chance_has_a_part(features):
+    train, test, train_targets, test_targets = features
+    options = {"mlp": {"epochs": 2, "average": 1, "progress": False}}
+    given = ({"y": train}, {"y": test}, train_targets, test_targets, "m", "set", "test")
+    rows = evaluate_features(*given, probes=["knn", "mlp"], seeds=(3, 4), options=options)
+    found = {row.probe: row for row in rows}
+    labels = train_targets["label"], test_targets["label"]
+    alone = [mlp_probe(train, labels[0], test, labels[1], seed=seed, **options["mlp"]).value for seed in (3, 4)]
+    assert found["mlp"].value == pytest.approx(sum(alone) / 2)
+    assert (found["mlp"].seeds, found["knn20"].seeds) == ((3, 4), (3,))
+    assert found["mlp"].std == pytest.approx(abs(alone[0] - alone[1]) / 2**0.5)
+    assert found["knn20"].std is None
+
+
+def test_an_unknown_measure_is_refused(model, pixels):
+    images = LabelledImages(pixels, {"label": torch.arange(10) % 2})
+    with pytest.raises(UsageError, match="Unknown measure 'mi'"):
+        list(evaluate_models({"a": model}, images, images, "set", "test", probes=[], measures=["mi"]))
+
+
+@pytest.mark.parametrize(
+    ("labels", "broken", "sentence"),
+    [
+        (torch.zeros(30, dtype=torch.long), False, "single class"),
+        (torch.arange(30) % 2, True, "NaN or infinite"),
+    ],
+)
+@pytest.mark.parametrize("probe", ["linear", "svm", "mlp", "sgd"])
+def test_what_cannot_be_asked_is_one_sentence(probe, labels, broken, sentence):
+    x = torch.randn(30, 4)
+    x[3, 1] = torch.nan if broken else 0
+    with pytest.raises(UsageError, match=sentence):
+        evaluate_features({"y": x}, {"y": x}, {"label": labels}, {"label": labels}, "m", "set", "test", probes=[probe])
+
+
+def test_fewer_images_than_voters_is_one_sentence():
+    x, y = torch.randn(12, 4), {"label": torch.arange(12) % 2}
+    with pytest.raises(UsageError, match="k = 20 neighbours cannot come from a bank of 12"):
+        evaluate_features({"y": x}, {"y": x}, y, y, "m", "set", "test", probes=["knn"])
+
+
+def asked_by_one_of_two(rank, given, folder):
+    """What one of two processes has in the end."""
+    torch.set_num_threads(1)  # a forked process cannot use the threads of its parent
+    torch.distributed.init_process_group("gloo", f"file://{folder / 'meeting'}", rank=rank, world_size=2)
+    torch.save([vars(row) for row in evaluate_models(**given)], folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="a process that need not import anew")
+def test_two_processes_share_the_questions_and_both_have_the_answers(model, pixels, tmp_path, monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    images = LabelledImages(pixels.repeat(4, 1, 1, 1), {"label": torch.arange(40) % 2, "size": torch.rand(40, 1)})
+    given = {"models": {"a": model, "pixels": None}, "train": images, "test": images, "dataset": "set", "split": "test"}
+    given |= {"layers": ["wide", "y"], "k": 3, "measures": ["label_free", "few_labels"]}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as they have, for the last bit
+    alone = [vars(row) for row in evaluate_models(**given)]
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=asked_by_one_of_two, args=(rank, given, tmp_path)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=120)
+    torch.set_num_threads(threads)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert alone == torch.load(tmp_path / "0.pt") == torch.load(tmp_path / "1.pt")

@@ -17,7 +17,9 @@ runs:
   "CMC {L, ab}": {recipe: cmc_colour_digits_cpu}
   one seed: {overrides: [model.bound=dv], seeds: [1]}
 baselines: [InfoNCE]
-evaluation: {layers: [conv, y], train_images: 100, eval_images: 60, targets: [label], probes: [knn], measures: [infonce], options: {infonce: {images: 60}}, cache: false}
+evaluation:
+  {layers: [conv, y], train_images: 100, eval_images: 60, targets: [label], probes: [knn], measures: [infonce],
+   options: {infonce: {images: 60}}, cache: false}
 questions:
   - [InfoNCE, JSD]
 paper: [{table: Table 9, probe: knn20, values: {JSD: 81.4, "never run": 70.1}}]
@@ -58,7 +60,7 @@ def test_a_comparison_measures_every_run_and_continues_where_it_stopped(comparis
     both = [row for row in results["rows"] if row["model"] != "one seed"]
     assert all(row["seeds"] == [0, 1] and row["std"] is not None for row in both)
     assert {tuple(row["seeds"]) for row in results["rows"] if row["model"] == "one seed"} == {(1,)}
-    shared = [row for row in results["rows"] if row["metric"] == "nats"]  # only CMC has two views
+    shared = [row for row in results["rows"] if row["probe"] == "infonce"]  # only CMC has two views
     assert [(row["model"], row["target"], row["value"] <= math.log(60)) for row in shared] == [
         ("CMC {L, ab}", "the other view", True)
     ]
