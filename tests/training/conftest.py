@@ -1,5 +1,7 @@
 """A recipe that runs in a second: a tiny encoder on the tests' digits; and datasets of a test's own."""
 
+from functools import partial
+
 import datasets
 import pytest
 
@@ -13,15 +15,21 @@ TINY = (
 )
 
 
+def tiny_run(folder, *more: str, out: str = "run") -> list[str]:
+    splits = ("data.train_split=train[:100]", "data.eval_split=train[100:140]", "train.epochs=2")
+    return [*TINY, *splits, f"output_dir={folder / out}", *more]
+
+
 @pytest.fixture
 def tiny(tmp_path):
     """Overrides of a tiny run: three steps an epoch, two epochs, into a folder of its own."""
+    return partial(tiny_run, tmp_path)
 
-    def overrides(*more: str, out: str = "run") -> list[str]:
-        splits = ("data.train_split=train[:100]", "data.eval_split=train[100:140]", "train.epochs=2")
-        return [*TINY, *splits, f"output_dir={tmp_path / out}", *more]
 
-    return overrides
+@pytest.fixture(scope="module")
+def tiny_of_module(tmp_path_factory):
+    """The same for a run that all tests of a file read."""
+    return partial(tiny_run, tmp_path_factory.mktemp("module"))
 
 
 @pytest.fixture
