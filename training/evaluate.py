@@ -20,7 +20,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from omegaconf import OmegaConf
 
 import command
@@ -36,7 +35,7 @@ from hf_infomax.evaluation import (
     write_results,
 )
 from hf_infomax.models.errors import UsageError
-from measure import Evaluation, load_settings, measure, run_folder
+from measure import Evaluation, load_settings, measure, processes, run_folder
 
 
 def evaluate(arguments: list[str]) -> None:
@@ -47,7 +46,7 @@ def evaluate(arguments: list[str]) -> None:
             "There is no checkpoint to evaluate: name a folder, a Hub id or timm/NAME before the key=value."
         )
     settings = load_settings(names[0], [argument for argument in arguments if "=" in argument])
-    checkpoints, state = named(names, settings), PartialState()
+    checkpoints, state = named(names, settings), processes()
     output = output_file(names, settings)
     rows: list[Row] = []
     for index, (name, checkpoint) in enumerate(checkpoints.items()):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import datasets
 import torch
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from omegaconf import MISSING, OmegaConf
 
 from hf_infomax import data
@@ -73,6 +74,11 @@ class Splits(NamedTuple):
     class_names: list[str] | None  # of the first class label
 
 
+def processes() -> PartialState:
+    """This process among those of the command, and its device; on a CPU Accelerate has to be told that they are one run."""
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU", not torch.accelerator.is_available()))
+
+
 def run_folder(checkpoint: str) -> Path | None:
     """The folder of the run that a checkpoint belongs to: where its recipe and its results are."""
     for folder in (Path(checkpoint), Path(checkpoint).parent):
@@ -105,10 +111,7 @@ def load_splits(settings: Evaluation, image_size: int) -> Splits:
         )
     ]
     targets = settings.targets or target_names(splits[0])
-    with PartialState().main_process_first():  # the others find what the first one decoded
-        images = [
-            labelled_images(split, image_size, targets, source.image_column, source.on_corrupt) for split in splits
-        ]
+    images = [labelled_images(split, image_size, targets, source.image_column, source.on_corrupt) for split in splits]
     label = data.find_label_column(splits[0])
     feature = splits[0].features[label] if label else None
     return Splits(*images, feature.names if isinstance(feature, datasets.ClassLabel) else None)
@@ -118,7 +121,7 @@ def load_model(checkpoint: str, settings: Evaluation) -> torch.nn.Module:
     """The encoder of any checkpoint, on this process' device."""
     torch.manual_seed(settings.seed)  # of random weights
     model = load_encoder(checkpoint, settings.pretrained)
-    return model.to(PartialState().device, memory_format=torch.channels_last)
+    return model.to(processes().device, memory_format=torch.channels_last)
 
 
 def measure(checkpoint: str, settings: Evaluation, name: str | None = None) -> list[Row]:
@@ -128,9 +131,10 @@ def measure(checkpoint: str, settings: Evaluation, name: str | None = None) -> l
     models: dict[str, torch.nn.Module | None] = {name: model}
     if settings.baselines:
         torch.manual_seed(settings.seed)
-        untrained = random_twin(model).to(PartialState().device, memory_format=torch.channels_last)
+        untrained = random_twin(model).to(processes().device, memory_format=torch.channels_last)
         models |= {"random init": untrained, "raw pixels": None}
-    splits = load_splits(settings, model.config.image_size)
+    with processes().main_process_first():  # the others find what the first one decoded
+        splits = load_splits(settings, model.config.image_size)
     source = settings.data
     rows = evaluate_models(
         models,
@@ -147,7 +151,10 @@ def measure(checkpoint: str, settings: Evaluation, name: str | None = None) -> l
         precision=precision(settings.precision),
         cache=settings.cache,
     )
-    return [*rows, *trained_bound(checkpoint, name, model.feature_layers[-1], settings.seed)]
+    rows = list(rows)
+    if "label_free" in settings.measures:  # of which the run's own bound is one
+        rows += trained_bound(checkpoint, name, model.feature_layers[-1], settings.seed)
+    return rows
 
 
 def trained_bound(checkpoint: str, name: str, layer: str, seed: int) -> Iterator[Row]:

@@ -179,6 +179,7 @@ def known_rows(point: Point, recipe: Recipe, checkpoint: Path, label: str) -> li
         data=DataSettings(**{key: getattr(recipe.data, key) for key in keys}),
         targets=list(dict.fromkeys([label, *point.targets])),
         layers=[load_encoder(str(checkpoint)).feature_layers[-1]],
+        measures=[],
         baselines=False,
         eval_images=EVAL_IMAGES,
         seed=point.seed,
