@@ -1,5 +1,3 @@
-import multiprocessing
-
 import pytest
 import torch
 
@@ -7,6 +5,7 @@ from hf_infomax.evaluation import extract_features, pixel_features
 from hf_infomax.evaluation.feature_cache import cached_features
 from hf_infomax.evaluation.features import choose_layers
 from hf_infomax.models.errors import UsageError
+from tests.evaluation.forked import meet, needs_fork, run_two
 
 
 def test_every_layer_in_one_pass_over_the_images(model, pixels):
@@ -93,8 +92,7 @@ def test_pixels_are_scaled_and_flattened(pixels):
 
 def shared(rank, model, pixels, folder):
     """What one of two processes finds: with others, with too few images for both, alone, and twice by way of the disk."""
-    torch.set_num_threads(1)  # a forked process cannot use the threads of its parent
-    torch.distributed.init_process_group("gloo", f"file://{folder / 'meeting'}", rank=rank, world_size=2)
+    meet(rank, folder)
     model.seen.clear()
     found = {"shared": extract_features(model, pixels, batch_size=2, progress=False, share=True)}
     found["batches"] = [count for count, _, _ in model.seen]
@@ -109,21 +107,15 @@ def shared(rank, model, pixels, folder):
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="a process that need not import anew")
+@needs_fork
 def test_two_processes_share_the_images_and_both_have_all(model, pixels, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_INFOMAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as they have, for the last bit
     expected = {size: extract_features(model, pixels, batch_size=size, progress=False) for size in (2, 512)}
-    fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=shared, args=(rank, model, pixels, tmp_path)) for rank in (0, 1)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=120)
+    run_two(shared, model, pixels, tmp_path)
     torch.set_num_threads(threads)
-    assert [process.exitcode for process in processes] == [0, 0]
     for rank, batches in ((0, [2, 2, 2]), (1, [2, 2])):  # of 10 images
         found = torch.load(tmp_path / f"{rank}.pt")
         assert found["batches"] == batches

@@ -1,5 +1,3 @@
-import multiprocessing
-
 import pytest
 import torch
 
@@ -14,6 +12,7 @@ from hf_infomax.evaluation import (
     mlp_probe,
 )
 from hf_infomax.models.errors import UsageError
+from tests.evaluation.forked import meet, needs_fork, run_two
 
 
 @pytest.fixture
@@ -135,13 +134,12 @@ def test_fewer_images_than_voters_is_one_sentence():
 
 def asked_by_one_of_two(rank, given, folder):
     """What one of two processes has in the end."""
-    torch.set_num_threads(1)  # a forked process cannot use the threads of its parent
-    torch.distributed.init_process_group("gloo", f"file://{folder / 'meeting'}", rank=rank, world_size=2)
+    meet(rank, folder)
     torch.save([vars(row) for row in evaluate_models(**given)], folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="a process that need not import anew")
+@needs_fork
 def test_two_processes_share_the_questions_and_both_have_the_answers(model, pixels, tmp_path, monkeypatch):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     images = LabelledImages(pixels.repeat(4, 1, 1, 1), {"label": torch.arange(40) % 2, "size": torch.rand(40, 1)})
@@ -150,12 +148,6 @@ def test_two_processes_share_the_questions_and_both_have_the_answers(model, pixe
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as they have, for the last bit
     alone = [vars(row) for row in evaluate_models(**given)]
-    fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=asked_by_one_of_two, args=(rank, given, tmp_path)) for rank in (0, 1)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=120)
+    run_two(asked_by_one_of_two, given, tmp_path)
     torch.set_num_threads(threads)
-    assert [process.exitcode for process in processes] == [0, 0]
     assert alone == torch.load(tmp_path / "0.pt") == torch.load(tmp_path / "1.pt")
