@@ -1,5 +1,6 @@
 """Evaluation of representations: features, probes, estimators, measures; and the tables, figures and page that show them."""
 
+from . import metrics
 from .ablation import AblationPoint, plot_ablation, read_ablation
 from .comparison import plot_comparison
 from .divergence import Estimate
@@ -98,6 +99,7 @@ __all__ = [
     "linear_regression_probe",
     "linear_regression_probes",
     "load_encoder",
+    "metrics",
     "mine",
     "mlp_probe",
     "ms_ssim",
