@@ -204,13 +204,20 @@ def publish(comparison: Comparison, name: str, rows: list[Row]) -> None:
     print(f"{format_table(rows)}\n\n{verdicts}\n\nsaved in {folder}")
 
 
+#: What may stand on the horizontal axis of information against accuracy, the first that was measured: probe -> what it tells.
+INFORMATION = {"mine": "MINE between image and y (nats)", "infonce": "InfoNCE between the views (nats)"}
+
+
 def plot_information(rows: list[Row], probe: str, path: Path) -> None:
-    """What the two views share against what the last map knows (CMC's Figure 5, left), where it was measured."""
-    nats = [row for row in rows if row.probe == "infonce"]
-    if nats:
-        layer = next(row.layer for row in rows if row.layer != "pixels")
-        known = [row for row in rows if (row.probe, row.layer) == (probe, layer)]
-        plot_tradeoff(nats, known, path, "InfoNCE between the views (nats)", f"{probe} accuracy of {layer} (%)")
+    """The information that a representation keeps, or that its two views share (CMC's Figure 5, left), against what the last map
+    knows, where it was measured."""
+    for estimator, label in INFORMATION.items():
+        nats = [row for row in rows if row.probe == estimator]
+        if nats:
+            layer = next(row.layer for row in rows if row.layer != "pixels")
+            known = [row for row in rows if (row.probe, row.layer) == (probe, layer)]
+            plot_tradeoff(nats, known, path, label, f"{probe} accuracy of {layer} (%)")
+            return
 
 
 def main(arguments: list[str]) -> int:
