@@ -51,7 +51,7 @@ def fit(
         (C, F + 1), as `start`.
     """
     if len(x) < SMALL:
-        return _fit_small(x, labels, strength, start, 10 * max_iter, min(tolerance, 1e-4))
+        return _fit_in_span(x, labels, strength, start, 10 * max_iter, min(tolerance, 1e-4))
     target = F.one_hot(labels, len(start)).to(x.dtype)  # (N, C)
 
     def cross_entropy(scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,6 +60,16 @@ def fit(
 
     share = 1 / len(start)
     return minimise(cross_entropy, x, strength, start, share * (1 - share), max_iter, tolerance, moments)
+
+
+def _fit_in_span(x: Tensor, labels: Tensor, strength: float, start: Tensor, max_iter: int, tolerance: float) -> Tensor:
+    """`_fit_small`; of far more features than samples in a basis of these, of which the weights are a combination: the same fit."""
+    if x.shape[1] <= 2 * len(x):
+        return _fit_small(x, labels, strength, start, max_iter, tolerance)
+    left, scale, basis = torch.linalg.svd(x, full_matrices=False)  # (N, N), (N,), (N, F)
+    few = start.new_zeros(len(start), len(x) + 1)
+    solution = _fit_small(left * scale, labels, strength, few, max_iter, tolerance)
+    return torch.cat([solution[:, :-1] @ basis, solution[:, -1:]], dim=1)
 
 
 def _fit_small(x: Tensor, labels: Tensor, strength: float, start: Tensor, max_iter: int, tolerance: float) -> Tensor:

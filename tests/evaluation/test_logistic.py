@@ -56,3 +56,11 @@ def test_a_class_without_a_sample_is_never_chosen(way, problem, present):
     solution = logistic.fit(x, labels % present + 1, 0.01, torch.zeros(5, 9))
     assert solution.isfinite().all()
     assert set(logistic.predict(x, solution).tolist()) == set(range(1, present + 1))
+
+
+def test_many_features_of_few_samples_are_fitted_in_their_span():
+    draw = torch.Generator().manual_seed(0)
+    x, labels = torch.randn(30, 200, generator=draw), torch.randint(3, (30,), generator=draw)
+    found = logistic.fit(x, labels, 0.1, torch.zeros(3, 201), tolerance=1e-6)
+    peer = LogisticRegression(C=1 / (0.1 * 30), tol=1e-6, max_iter=2000).fit(x.double().numpy(), labels.numpy())
+    torch.testing.assert_close(found[:, :-1], torch.from_numpy(peer.coef_).float(), atol=1e-3, rtol=1e-2)
