@@ -35,6 +35,7 @@ from recipe import precision
 PROJECTED = 2000  # images of the two-dimensional projection
 QUERIES, NEIGHBOURS = 10, 4  # A.3: one image of each of ten classes, its four nearest
 LOSS_MAPS, LOSS_BATCH = 6, 128  # images shown, and those among which each is told
+BLOCK = 10  # pixels that an occlusion hides at least (A.6), where an image has room for them
 
 
 def draw(folder: Path, checkpoints: Mapping[str, str], settings: Evaluation, rows: Sequence[Row]) -> dict[str, Path]:
@@ -115,9 +116,8 @@ def neighbours(folder: Path, vectors: Mapping[str, Tensor], pixels: Tensor, labe
     found = {}
     for name, values in vectors.items():
         nearest = nearest_neighbours(values[queries], values, k=count + 1)
-        itself = nearest == queries.unsqueeze(
-            1
-        )  # (Q, count + 1), found first, or beside images that cannot be told from it
+        # It is found first, or beside images that cannot be told from it: then the last one goes in its place.
+        itself = nearest == queries.unsqueeze(1)  # (Q, count + 1)
         itself[:, -1] |= ~itself.any(dim=1)
         found[name] = pixels[nearest[~itself].view(len(queries), count)]
     return plot_neighbours(pixels[queries], found, folder / "neighbours.png")
@@ -130,7 +130,9 @@ def loss_maps(folder: Path, checkpoint: str, pixels: Tensor) -> Path | None:
     if not isinstance(model, DIMForPreTraining) or not model.config.beta or len(pixels) < 2:
         return None
     batch = pixels[:LOSS_BATCH]
-    views = recipes.load("dim_occluded", pixels.shape[-1])(batch, sample_index=torch.arange(len(batch)))
+    side = pixels.shape[-1]
+    occlude = recipes.load("dim_occluded", side, block=min(BLOCK, side // 2))
+    views = occlude(batch, sample_index=torch.arange(len(batch)))
     occluded, images = views["occluded_values"], to_unit_range(batch)
     seen, hidden = model.eval().location_losses(images), model.location_losses(images, occluded)
     count = min(LOSS_MAPS, len(batch))

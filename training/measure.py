@@ -48,9 +48,8 @@ class Evaluation:
     probes: list[str] = field(default_factory=lambda: list(DEFAULT_PROBES))  # knn, linear, sgd, svm, mlp
     # label_free, few_labels, infonce (between a model's views), mine, ndm, ms_ssim, finetune
     measures: list[str] = field(default_factory=lambda: ["label_free"])
-    options: dict[str, dict[str, Any]] = field(
-        default_factory=dict
-    )  # of a probe or a measure, as options.mlp.epochs=100
+    # of a probe or a measure, as options.mlp.epochs=100
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
     probe_seeds: int = 1  # of each probe that chance has a part in; from two on, a row is their mean with its spread
     baselines: bool = True  # the first checkpoint's random initialisation, and raw pixels, as well
     pretrained: bool = True  # of timm and transformers; false: random weights

@@ -79,22 +79,18 @@ class DIMForPreTraining(InfoMaxForPreTraining):
         if config.gamma:
             choose("prior", config.prior, PRIORS)
             self.prior = PriorMatching(features, config.prior, tuple(config.prior_units), config.prior_saturating)
-        structure = {"absolute": config.absolute_coordinates, "relative": config.relative_coordinates}
-        self.coordinates = nn.ModuleDict(
-            {
-                task: CoordinatePrediction(
-                    shapes[self.local_layer][0],
-                    features,
-                    shapes[self.local_layer][1:],
-                    tuple(config.coordinate_units),
-                    relative=task == "relative",
-                )
-                for task, weight in structure.items()
-                if weight
-            }
-        )
-        self.structure = structure
+        local_channels, *size = shapes[self.local_layer]
+        self.coordinates = nn.ModuleDict()  # task -> predictor
+        for task, weight in self.coordinate_weights.items():
+            if weight:
+                units, relative = tuple(config.coordinate_units), task == "relative"
+                self.coordinates[task] = CoordinatePrediction(local_channels, features, tuple(size), units, relative)
         self.post_init()
+
+    @property
+    def coordinate_weights(self) -> dict[str, float]:
+        """Task -> its weight in the loss (4.3)."""
+        return {"absolute": self.config.absolute_coordinates, "relative": self.config.relative_coordinates}
 
     @can_return_tuple
     def forward(
@@ -116,7 +112,7 @@ class DIMForPreTraining(InfoMaxForPreTraining):
         if config.gamma:
             extras = {name: (config.gamma, term) for name, term in self.prior(y).items()}
         for task, predict in self.coordinates.items():
-            extras[task] = self.structure[task], predict(local, y)
+            extras[task] = self.coordinate_weights[task], predict(local, y)
         return PreTrainingOutput.compose(config.bound, bounds, extras)
 
     def learning_rate_scale(self, parameter_name: str) -> float:

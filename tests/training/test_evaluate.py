@@ -153,8 +153,10 @@ def test_everything_that_can_be_asked_is_in_the_report(checkpoint, capsys):
     assert "report in" in capsys.readouterr().out
 
 
-def test_loss_maps_are_drawn_of_deep_infomax(tiny):
-    run = train(load_recipe("dim_colour_digits_cpu", tiny("train.max_steps=2", "eval.every=0")))
+@pytest.mark.parametrize("size", [32, 16])  # the smaller has no room for the paper's blocks
+def test_loss_maps_are_drawn_of_deep_infomax(size, tiny):
+    settings = "train.max_steps=2", "eval.every=0", f"model.image_size={size}"
+    run = train(load_recipe("dim_colour_digits_cpu", tiny(*settings)))
     small = ["train_images=40", "eval_images=30", "cache=false", "targets=[label]", "layers=[y]", "baselines=false"]
     assert script.main([str(run), *small, "probes=[knn]", f"ablation={run.parent}"]) == 0
     assert {"loss_maps.png", "ablation.png"} < {path.name for path in (run / "figures").iterdir()}
